@@ -1,0 +1,109 @@
+"""Which samples in which order on which rank, and the loaders that fetch them.
+
+Sample ids travel to the workers, state does not. The seam for what DataLoader learnt over the PyTorch versions.
+"""
+import inspect
+import signal
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from data.clip_dataset import ClipDataset, collate_clips
+from data.randomness import random_state
+
+PRECISE_BN_EPOCHS = 1 << 20  # added to the epoch, it gives precise BN draws of its own
+SampleId = Tuple[int, int]  # (epoch, sample)
+
+
+class TrainPosition(NamedTuple):
+    """Where to start: samples of the epoch done by all ranks together; how many batches to give (None: the rest)."""
+
+    epoch: int = 0
+    start_sample: int = 0
+    steps: Optional[int] = None
+
+
+class TrainSampler:
+    """Batches of one rank: lists of (epoch, sample), in an order that follows from (seed, epoch).
+
+    Each global batch of `batch_size` * `world_size` is a stretch of that order, cut into the ranks' slices; so the
+    same samples meet in a step on any number of ranks. The last incomplete global batch is dropped. `epoch_samples`
+    shortens an epoch. Raises ValueError where an epoch holds no global batch.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, rank: int, world_size: int, seed: int,
+                 epoch_samples: Optional[int] = None) -> None:
+        if batch_size < 1:
+            raise ValueError("--batch-size must be at least 1, not %d" % batch_size)
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.global_batch = batch_size * world_size
+        self.seed = seed
+        self.epoch_samples = num_samples if epoch_samples is None else min(num_samples, epoch_samples)
+        self.steps_per_epoch = self.epoch_samples // self.global_batch
+        if self.steps_per_epoch < 1:
+            raise ValueError("one step takes %d samples (--batch-size %d on %d processes), an epoch has %d: lower "
+                             "--batch-size" % (self.global_batch, batch_size, world_size, self.epoch_samples))
+        self.position = TrainPosition()
+
+    def set_position(self, epoch: int, start_sample: int = 0, steps: Optional[int] = None) -> None:
+        """The next iteration gives `epoch` from its global sample `start_sample` on, `steps` batches at most."""
+        self.position = TrainPosition(epoch, start_sample, steps)
+
+    def __len__(self) -> int:
+        left = max(0, (self.epoch_samples - self.position.start_sample) // self.global_batch)
+        return left if self.position.steps is None else min(left, self.position.steps)
+
+    def __iter__(self) -> Iterator[List[SampleId]]:
+        epoch = self.position.epoch
+        first = self.position.start_sample + self.rank * self.batch_size
+        order = random_state(self.seed, epoch, 0, "order").permutation(self.num_samples)
+        for step in range(len(self)):
+            start = first + step * self.global_batch
+            yield [(epoch, int(sample)) for sample in order[start:start + self.batch_size]]
+
+
+def eval_indices(num_samples: int, rank: int, world_size: int) -> range:
+    """The rank's shard of an exact evaluation: over all ranks each sample once, none padded."""
+    return range(rank, num_samples, world_size)
+
+
+class ClipLoader(DataLoader):
+    """A DataLoader that leaves torch's global generator as it was, on every version."""
+
+    def __iter__(self) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            return super().__iter__()
+
+
+def train_loader(dataset: ClipDataset, sampler: TrainSampler, workers: int, pin_memory: bool) -> DataLoader:
+    """ClipBatches of the sampler's position. Persistent workers serve every epoch."""
+    return _loader(dataset, sampler, workers, pin_memory)
+
+
+def eval_loader(dataset: ClipDataset, rank: int, world_size: int, batch_size: int, workers: int,
+                pin_memory: bool) -> DataLoader:
+    """ClipBatches of the rank's shard, in order, the last one as short as it comes."""
+    if batch_size < 1:
+        raise ValueError("--eval-batch-size must be at least 1, not %d" % batch_size)
+    ids = [(0, sample) for sample in eval_indices(len(dataset), rank, world_size)]
+    batches = [ids[start:start + batch_size] for start in range(0, len(ids), batch_size)]
+    return _loader(dataset, batches, workers, pin_memory)
+
+
+def _loader(dataset: ClipDataset, batches: Any, workers: int, pin_memory: bool) -> DataLoader:
+    options: Dict[str, Any] = {}
+    if workers > 0 and "persistent_workers" in inspect.signature(DataLoader.__init__).parameters:
+        options["persistent_workers"] = True
+    return ClipLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_clips,
+                      pin_memory=pin_memory, worker_init_fn=_start_worker, **options)
+
+
+def _start_worker(worker: int) -> None:
+    """One thread a worker; an interrupt is the main process's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

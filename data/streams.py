@@ -1,0 +1,60 @@
+"""The batches of a run for one process of several: training, statistics (precise BN) and evaluation."""
+from typing import Any, NamedTuple, Tuple
+
+from data.clip_dataset import ClipDataset
+from data.loaders import PRECISE_BN_EPOCHS, TrainSampler, eval_loader, train_loader
+from data.transforms import EvalTransform, TrainAugmentation
+from data.video_list import VideoList
+
+
+class ClipGeometry(NamedTuple):
+    """How a clip is cut out of a video: frames and their distance, pixels of the crop and of the scaled short side."""
+
+    clip_length: int
+    train_interval: int
+    val_interval: int
+    crop: int
+    short_side: Tuple[int, int]
+    eval_short_side: int
+
+
+class Share(NamedTuple):
+    """This process among the others: clips a step, loader processes, and whether batches go through pinned memory."""
+
+    rank: int
+    world_size: int
+    batch_size: int
+    eval_batch_size: int
+    workers: int
+    pinned: bool
+
+
+class ClipStreams:
+    """Host batches (ClipBatch) of this process. Every draw follows from (seed, epoch, sample)."""
+
+    def __init__(self, train: VideoList, test: VideoList, geometry: ClipGeometry, share: Share, seed: int,
+                 epoch_div_factor: int = 1) -> None:
+        train_set = ClipDataset(train, geometry.clip_length, geometry.train_interval,
+                                TrainAugmentation(geometry.crop, geometry.short_side), seed, training=True)
+        test_set = ClipDataset(test, geometry.clip_length, geometry.val_interval,
+                               EvalTransform(geometry.crop, geometry.eval_short_side), seed, training=False)
+        self._sampler = TrainSampler(len(train), share.batch_size, share.rank, share.world_size, seed,
+                                     epoch_samples=len(train) // epoch_div_factor)
+        self._train = train_loader(train_set, self._sampler, share.workers, share.pinned)
+        self._test = eval_loader(test_set, share.rank, share.world_size, share.eval_batch_size, share.workers,
+                                 share.pinned)
+        self.steps_per_epoch = self._sampler.steps_per_epoch
+        self.evaluation_steps = len(self._test)
+
+    def training(self, epoch: int, samples: int, steps: int) -> Any:
+        """`steps` training batches from a position on: `samples` clips of the epoch are done, over all processes."""
+        self._sampler.set_position(epoch, samples, steps)
+        return self._train
+
+    def statistics(self, epoch: int, steps: int) -> Any:
+        """Training batches from draws of their own, for precise BN."""
+        return self.training(PRECISE_BN_EPOCHS + epoch, 0, steps)
+
+    def evaluation(self) -> Any:
+        """This process's share of the test videos, each once."""
+        return self._test

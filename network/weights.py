@@ -1,0 +1,174 @@
+"""Initial values and pretrained files: every case of what a file may hold, and a report by name."""
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from network.glore import GloReUnit
+from network.resnet3d import NETWORKS, GloReResNet3d
+from network.safe_load import safe_load
+
+PRETRAINED_FOLDER = Path(__file__).resolve().parent / "pretrained"
+_CONTAINERS = ("state_dict", "model")
+_PREFIX = "module."
+_HEAD = "classifier."
+
+
+class WeightsError(ValueError):
+    """A weight file that does not fit the network."""
+
+
+class WeightsNotFound(FileNotFoundError):
+    """No weight file where one is wanted; the message's two lines say what to get and where to put it."""
+
+
+class LoadReport(NamedTuple):
+    """What became of a weight file: names loaded, names of the file skipped (with the reason), names left initial."""
+
+    path: str
+    loaded: Tuple[str, ...]
+    skipped: Dict[str, str]
+    initial: Tuple[str, ...]
+
+    def summary(self) -> str:
+        """Lines for the log: counts, then every module that was skipped or left at its initial value."""
+        total = len(self.loaded) + len(self.initial)
+        lines = ["%s: %d of %d tensors loaded" % (self.path, len(self.loaded), total)]
+        for reason in sorted(set(self.skipped.values())):
+            names = [name for name, why in self.skipped.items() if why == reason]
+            lines.append("  skipped (%s): %s" % (reason, _by_module(names)))
+        if self.initial:
+            lines.append("  left at the initial value: %s" % _by_module(self.initial))
+        return "\n".join(lines)
+
+
+def _by_module(names: Sequence[str]) -> str:
+    """Names in short: a graph unit counts as one, `conv3.B01_extra.* (13)`."""
+    groups: Dict[str, List[str]] = OrderedDict()
+    for name in names:
+        unit = name.split("_extra.")[0] + "_extra.*" if "_extra." in name else name
+        groups.setdefault(unit, []).append(name)
+    return ", ".join("%s (%d)" % (unit, len(held)) if unit.endswith("*") else unit for unit, held in groups.items())
+
+
+def initialize(net: nn.Module) -> None:
+    """From scratch: Xavier-uniform weights, zero biases, BatchNorm at 1 and 0; every GloRe unit is the identity."""
+    for module in net.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            module.reset_running_stats()
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    for module in net.modules():
+        if isinstance(module, GloReUnit):
+            nn.init.zeros_(module.blocker.weight)
+
+
+def pretrained_path(network_name: str) -> Path:
+    """Where the network's own pretrained file belongs, whether or not it is there."""
+    return PRETRAINED_FOLDER / NETWORKS[network_name.upper()].weights_file
+
+
+def state_dict_of(obj: Any) -> Dict[str, Any]:
+    """The weights in what a file held: a bare dictionary, or one under `state_dict` or `model`; without `module.`.
+
+    WeightsError where there is no dictionary of tensors by name.
+    """
+    for container in _CONTAINERS:
+        if isinstance(obj, Mapping) and isinstance(obj.get(container), Mapping):
+            obj = obj[container]
+    if not isinstance(obj, Mapping) or not any(isinstance(value, Tensor) for value in obj.values()):
+        raise WeightsError("holds no state dict: wanted is a dictionary from names to tensors, bare or under one of "
+                           "the keys %s" % ", ".join(_CONTAINERS))
+    return OrderedDict((_without_prefix(str(name)), value) for name, value in obj.items())
+
+
+def _without_prefix(name: str) -> str:
+    return name[len(_PREFIX):] if name.startswith(_PREFIX) else name
+
+
+def _fit(name: str, source: Any, target: Tensor) -> Tensor:
+    """The file's tensor in the shape of the network's; a 4-D weight is inflated over the kernel's frames.
+
+    (O, I, H, W) -> (O, I, T, H, W), divided by T, so that a clip of equal frames gives what the frame gave.
+    """
+    if not isinstance(source, Tensor) or source.is_floating_point() != target.is_floating_point():
+        raise WeightsError("%s: the file holds %s where the network has %s"
+                           % (name, getattr(source, "dtype", type(source).__name__), target.dtype))
+    if source.shape == target.shape:
+        return source
+    if source.dim() == 4 and target.dim() == 5 and source.shape == target.shape[:2] + target.shape[3:]:
+        frames = target.shape[2]
+        return (source / frames).unsqueeze(2).expand_as(target)         # (O, I, 1, H, W) -> (O, I, T, H, W)
+    raise WeightsError("%s: the file's shape is %s, the network's %s"
+                       % (name, tuple(source.shape), tuple(target.shape)))
+
+
+def _is_other_head(name: str, source: Any, target: Tensor) -> bool:
+    """Whether this is a classifier that differs from the network's in the number of classes alone."""
+    return (name.startswith(_HEAD) and isinstance(source, Tensor) and source.dim() == target.dim()
+            and source.shape[1:] == target.shape[1:] and source.shape != target.shape)
+
+
+def _match(weights: Mapping, target: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict[str, str]]:
+    """What of the file goes into the network, in its shapes, and what is skipped and why. Changes nothing."""
+    matched: Dict[str, Tensor] = OrderedDict()
+    skipped: Dict[str, str] = OrderedDict()
+    wrong: List[str] = []
+    for name, source in weights.items():
+        if name not in target:
+            skipped[name] = "not in this network"
+        elif _is_other_head(name, source, target[name]):
+            skipped[name] = "for %d classes, not %d" % (source.shape[0], target[name].shape[0])
+        else:
+            try:
+                matched[name] = _fit(name, source, target[name])
+            except WeightsError as error:
+                wrong.append(str(error))
+    if wrong:
+        raise WeightsError("%d tensors do not fit this network: %s" % (len(wrong), "; ".join(wrong[:5])))
+    if not matched:
+        raise WeightsError("none of its %d names is in this network; the first are %s"
+                           % (len(weights), ", ".join(list(weights)[:3])))
+    return matched, skipped
+
+
+def find_weights_file(network_name: str, wanted: Union[bool, str, Path]) -> Path:
+    """The network's default file (True) or the one named; WeightsNotFound, in two lines, where it is not there."""
+    spec = NETWORKS[network_name.upper()]
+    default = pretrained_path(spec.name)
+    path = default if wanted is True else Path(str(wanted))
+    if path.is_file():
+        return path
+    if path == default:
+        raise WeightsNotFound("%s needs its pretrained file %s (%s).\nPut it at %s, or name another file with "
+                              "--pretrained PATH, or leave --pretrained off to train from scratch."
+                              % (spec.name, spec.weights_file, spec.weights_about, path))
+    raise WeightsNotFound("There is no weight file %s; --pretrained wants a file of weights for %s.\nCheck the path, "
+                          "or give --pretrained alone, which takes %s." % (path, spec.name, default))
+
+
+def load_pretrained(net: GloReResNet3d, path: Union[str, Path]) -> LoadReport:
+    """Loads what fits from the file; all or nothing: on an error the network is unchanged.
+
+    WeightsNotFound where there is no file, UnsafeFileError where it is not plain data, WeightsError where a shape
+    differs other than by inflation or the number of classes. What was not in the file keeps its value.
+    """
+    path = find_weights_file(net.name, path)
+    target = net.state_dict()
+    try:
+        matched, skipped = _match(state_dict_of(safe_load(str(path))), target)
+    except WeightsError as error:
+        raise WeightsError("%s: %s. Choose the --network the file was made for, or another file."
+                           % (path, error)) from None
+    with torch.no_grad():
+        for name, source in matched.items():
+            target[name].copy_(source)
+    initial = tuple(name for name in target if name not in matched)
+    return LoadReport(str(path), tuple(name for name in target if name in matched), skipped, initial)

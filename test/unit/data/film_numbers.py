@@ -1,0 +1,32 @@
+"""The test films and what their frames say: eight blocks along the top edge, most significant bit left, white = 1."""
+from pathlib import Path
+
+import cv2
+
+UNIT = Path(__file__).resolve().parents[1]
+FILMS = UNIT / "films"
+FRAMES = {"xvid_no_b.avi": 72, "xvid_packed_b.avi": 70, "mpeg4_plain_b.avi": 72, "mpeg4_gop12.avi": 72,
+          "h264_b.mp4": 72, "mjpeg.avi": 72}
+
+
+def said_index(frame):
+    """The number that a frame (H, W, C) of a film states."""
+    return sum(int(frame[8, 8 + 16 * bit].mean() > 128) << (7 - bit) for bit in range(8))
+
+
+def decode_all(path):
+    """Every frame from frame 0 on, BGR, by OpenCV alone."""
+    capture, frames = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), []
+    while True:
+        decoded, frame = capture.read()
+        if not decoded:
+            return frames
+        frames.append(frame)
+
+
+def write_frames(folder, frames, numbers=None):
+    """BGR frames as img_00001.jpg, ... in a new folder."""
+    folder.mkdir(parents=True)
+    for number, frame in zip(numbers or range(1, len(frames) + 1), frames):
+        assert cv2.imwrite(str(folder / ("img_%05d.jpg" % number)), frame, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return folder

@@ -1,0 +1,150 @@
+"""The host's transforms against the golden arrays, draw by draw."""
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+from film_numbers import UNIT
+
+from data import transforms
+from data.transforms import EvalTransform, TrainAugmentation, Window
+
+ARRAYS = np.load(str(UNIT / "golden" / "e_transforms.npz"))
+FACTS = json.loads((UNIT / "golden" / "e_transforms.json").read_text())["fingerprints"]
+CLIP = ARRAYS["clip_60x80x2"]  # (60, 80, 6): two frames of R, G, B
+SEEDS = pytest.mark.parametrize("seed", [0, 42])
+
+
+def frames_of(image):
+    """(H, W, 3 T), frame-major -> (T, H, W, 3)."""
+    return np.ascontiguousarray(image.reshape(image.shape[0], image.shape[1], -1, 3).transpose(2, 0, 1, 3))
+
+
+def image_of(frames):
+    return frames.transpose(1, 2, 0, 3).reshape(frames.shape[1], frames.shape[2], -1)
+
+
+def check(name, image):
+    """The image is the golden one, bit for bit, in the golden file's own type."""
+    assert list(image.shape) == FACTS[name]["shape"] and np.array_equal(image, image.astype(FACTS[name]["dtype"]))
+    image = image.astype(FACTS[name]["dtype"])
+    assert hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() == FACTS[name]["sha256"], name
+
+
+def whole(frame, width, height):
+    return transforms.resized_window(frame, (width, height), Window(0, 0, width, height))
+
+
+@SEEDS
+def test_scale(seed):
+    state = np.random.RandomState(seed)
+    for call in range(3):
+        width, height = transforms.draw_scale(80, 60, (40, 70), state)
+        image = image_of(np.stack([whole(frame, width, height) for frame in frames_of(CLIP)]))
+        name = "RandomScale_s%d_c%d" % (seed, call)
+        assert np.array_equal(image, ARRAYS[name])
+        check(name, image)
+
+
+@SEEDS
+def test_crop(seed):
+    state = np.random.RandomState(seed)
+    for call in range(3):
+        left, top = transforms.draw_crop(80, 60, (48, 40), state)
+        check("RandomCrop_s%d_c%d" % (seed, call), CLIP[top:top + 40, left:left + 48])
+
+
+@SEEDS
+def test_flip(seed):
+    state = np.random.RandomState(seed)
+    for call in range(3):
+        flip = transforms.draw_flip(state)
+        check("RandomHorizontalFlip_s%d_c%d" % (seed, call), CLIP[:, ::-1] if flip else CLIP)
+
+
+@SEEDS
+def test_center_crop_and_resize(seed):
+    left, top = transforms.center_crop(80, 60, (48, 41))
+    check("CenterCrop_s%d_c0" % seed, CLIP[top:top + 41, left:left + 48])
+    for name, side in (("int", 48), ("noop", 60), ("up", 90)):
+        size = transforms.short_side_size(80, 60, side)
+        image = image_of(np.stack([whole(frame, *size) for frame in frames_of(CLIP)]))
+        check("Resize_%s_s%d_c0" % (name, seed), image)
+
+
+@SEEDS
+def test_hls_offsets(seed):
+    state = np.random.RandomState(seed)
+    for call in range(3):
+        offsets = np.array(transforms.draw_hls(state))
+        hls = [cv2.cvtColor(frame, cv2.COLOR_RGB2HLS).astype(int) + offsets for frame in frames_of(CLIP)]
+        hls = np.clip(hls, 0, [180, 255, 255]).astype(np.uint8)
+        check("RandomHLS_s%d_c%d" % (seed, call), image_of(np.stack([cv2.cvtColor(f, cv2.COLOR_HLS2RGB) for f in hls])))
+
+
+@SEEDS
+def test_jitter_range(seed):
+    state = np.random.RandomState(seed)
+    for call in range(3):
+        low, high = transforms.draw_jitter(state)
+        noise = state.uniform(low, high, CLIP.shape).astype(np.float32)
+        check("PixelJitter_s%d_c%d" % (seed, call), CLIP + noise)
+
+
+def test_half_a_pixel_goes_to_the_even_side():
+    assert [transforms.center_crop(224 + spare, 224, (224, 224))[0] for spare in range(8)] == [0, 0, 1, 2, 2, 2, 3, 4]
+
+
+def test_short_side_size():
+    assert transforms.short_side_size(320, 240, 256) == (341, 256)
+    assert transforms.short_side_size(240, 320, 256) == (256, 341)
+    assert transforms.short_side_size(100, 100, 256) == (256, 256)
+
+
+@pytest.mark.parametrize("height, width", [(240, 320), (320, 240), (17, 90), (32, 32)])
+def test_crop_always_fits(height, width):
+    augmentation = TrainAugmentation(32, (32, 48))
+    for seed in range(200):
+        draw = augmentation.draw(height, width, lambda name, seed=seed: np.random.RandomState(seed))
+        assert 0 <= draw.left <= draw.width - 32 and 0 <= draw.top <= draw.height - 32
+        assert 33 <= min(draw.width, draw.height) <= 49
+
+
+def test_apply_is_scale_then_crop_then_flip_of_every_frame():
+    clip = np.random.RandomState(0).randint(0, 256, (3, 40, 60, 3)).astype(np.uint8)
+    draw = transforms.ClipDraw(50, 41, 7, 5, True, (0, 0, 0), (0.0, 0.0))
+    got = TrainAugmentation(24, (24, 48)).apply(clip, draw)
+    scaled = cv2.resize(image_of(clip), (50, 41), interpolation=cv2.INTER_LINEAR)
+    assert got.flags.c_contiguous
+    assert np.array_equal(image_of(got), scaled[5:29, 7:31][:, ::-1])
+    assert np.array_equal(image_of(TrainAugmentation(24, (24, 48)).apply(clip, draw._replace(flip=False))),
+                          scaled[5:29, 7:31])
+
+
+@pytest.mark.parametrize("height, width", [(240, 320), (320, 240), (96, 128), (57, 411), (30, 31)])
+def test_a_window_equals_resizing_and_then_cutting(height, width):
+    state = np.random.RandomState(height)
+    frame = state.randint(0, 256, (height, width, 3)).astype(np.uint8)
+    for crop in (224, 24):
+        augmentation = TrainAugmentation(crop, (crop, 3 * crop // 2))
+        for _ in range(20):
+            draw = augmentation.draw(height, width, lambda name: state)
+            scaled = cv2.resize(frame, (draw.width, draw.height), interpolation=cv2.INTER_LINEAR)
+            got = transforms.resized_window(frame, (draw.width, draw.height), Window(draw.left, draw.top, crop, crop))
+            assert np.array_equal(got, scaled[draw.top:draw.top + crop, draw.left:draw.left + crop])
+
+
+def test_eval_keeps_the_middle():
+    clip = np.arange(2 * 32 * 48 * 3, dtype=np.uint32).astype(np.uint8).reshape(2, 32, 48, 3)
+    got = EvalTransform(28, 32).apply(clip)
+    assert np.array_equal(got, clip[:, 2:30, 10:38]) and got.base is None
+
+
+def test_crop_beyond_the_short_side_is_refused():
+    with pytest.raises(ValueError, match="--crop-size 224 does not fit"):
+        EvalTransform(224, 200)
+    with pytest.raises(ValueError, match="--crop-size 224 does not fit"):
+        TrainAugmentation(224, (200, 340))
+    with pytest.raises(ValueError, match="--crop-size must be at least 1"):
+        TrainAugmentation(0, (0, 340))

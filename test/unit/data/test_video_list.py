@@ -1,0 +1,63 @@
+"""The packed list: what goes in comes out, small however long, and nothing leads out of the root."""
+import pickle
+
+import numpy as np
+import pytest
+
+from data.video_list import VideoList
+
+
+def test_rows_come_back_in_order():
+    paths = ["a/b.avi", "Straße/ü #1 (x).avi", "c", "a/b..c.avi", "d/\udce9.avi"]
+    videos = VideoList("/some/root", paths, [3, 0, 7, 7, 2])
+    assert len(videos) == 5 and videos.kind == "video"
+    assert [videos.relative(i) for i in range(5)] == paths
+    assert videos.path(1) == "/some/root/Straße/ü #1 (x).avi"
+    assert [videos.label(i) for i in range(5)] == [3, 0, 7, 7, 2] == videos.labels.tolist()
+    assert videos.num_frames(0) is None
+    with pytest.raises(IndexError, match="row 5 of a list of 5"):
+        videos.path(5)
+    with pytest.raises(IndexError):
+        videos.path(-1)
+
+
+def test_root_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert VideoList("root", ["x"], [0]).path(0) == str(tmp_path / "root" / "x")
+
+
+def test_frame_counts():
+    videos = VideoList("/r", ["a", "b"], [0, 1], "rawframes", [17, 0])
+    assert videos.num_frames(0) == 17 and videos.num_frames(1) is None and videos.kind == "rawframes"
+
+
+def test_a_long_list_is_small_and_holds_no_object_a_row():
+    paths = ["class_%03d/video_%06d.avi" % (i % 101, i) for i in range(100000)]
+    videos = VideoList("/r", paths, np.arange(100000) % 101)
+    packed = pickle.dumps(videos, protocol=4)
+    assert len(packed) < 100000 * (len(paths[0]) + 8 + 4) + 1000
+    again = pickle.loads(packed)
+    assert again.relative(99999) == paths[99999] and again.label(12345) == 12345 % 101
+    assert sum(isinstance(value, (list, tuple, dict)) for value in vars(videos).values()) == 0
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../../x", "..", "a/..", "a\0b"])
+def test_paths_that_leave_the_root_are_refused(path):
+    with pytest.raises(ValueError, match="stay below the data root"):
+        VideoList("/r", ["fine", path], [0, 0])
+
+
+def test_other_nonsense_is_refused():
+    with pytest.raises(ValueError, match="one label"):
+        VideoList("/r", ["a", "b"], [0])
+    with pytest.raises(ValueError, match="one label"):
+        VideoList("/r", ["a"], [0], frame_counts=[1, 2])
+    with pytest.raises(ValueError, match="label -1 of 'b'"):
+        VideoList("/r", ["a", "b"], [0, -1])
+    with pytest.raises(ValueError, match="video, rawframes"):
+        VideoList("/r", ["a"], [0], "flow")
+
+
+def test_empty_list():
+    videos = VideoList("/r", [], [])
+    assert len(videos) == 0 and videos.labels.shape == (0,)

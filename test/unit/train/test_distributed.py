@@ -1,0 +1,107 @@
+"""Several processes do what one does: real gloo groups on this machine."""
+
+import copy
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from train import distributed
+from train.amp import Precision
+from train.loop import Trainer
+from train.optim import build_sgd, parameter_groups
+from train.schedule import LearningRate
+
+CPU = torch.device("cpu")
+
+
+class _Batch:
+    def __init__(self, clip, label):
+        self.clip, self.label = clip, label
+
+
+class _FixedNorm(nn.BatchNorm3d):
+    """BatchNorm in evaluation mode: statistics of half a batch are not those of the whole."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def _net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(3, 6, 3, padding=1), _FixedNorm(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 2 * 16, 5)
+    )
+
+
+def _train(net, rank, world, steps=4):
+    precision = Precision("O0", torch.float32, CPU)
+    optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-2, False), 0.1)
+    trainer = Trainer(distributed.wrap(net, CPU), optimizer, LearningRate(0.1, 2), precision, lambda b: b.clip, 1, rank)
+    trainer.model.train()
+    torch.manual_seed(5)
+    clips, labels = torch.randn(steps, 4, 3, 2, 4, 4), torch.randint(0, 5, (steps, 4))
+    share = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    for number, (clip, label) in enumerate(zip(clips, labels), 1):
+        trainer.step(_Batch(clip[share], label[share]), number)
+    return trainer
+
+
+def _process(rank, world, path):
+    distributed.start(distributed.Ranks(rank, rank, world), "gloo", "file://%s/meet" % path)
+    torch.set_num_threads(1)
+    trainer = _train(_net(), rank, world)
+    scores = trainer.metrics.compute(distributed.all_reduce_sum)
+    norm = nn.BatchNorm3d(2)
+    norm.running_mean.fill_(float(rank))
+    distributed.average_buffers(norm)
+    distributed.barrier(CPU)
+    torch.save(
+        {"state": trainer.module.state_dict(), "loss": scores.loss, "count": scores.total, "mean": norm.running_mean},
+        "%s/%d.pth" % (path, rank),
+    )
+    distributed.stop()
+
+
+def test_two_processes_train_to_the_parameters_of_one_with_twice_the_batch(tmp_path):
+    one = _train(_net(), 0, 1)
+    mp.spawn(_process, args=(2, str(tmp_path)), nprocs=2)
+    results = [torch.load("%s/%d.pth" % (tmp_path, rank)) for rank in range(2)]
+    start = _net().state_dict()
+    for name, value in one.module.state_dict().items():
+        assert torch.equal(results[0]["state"][name], results[1]["state"][name]), name
+        torch.testing.assert_close(results[0]["state"][name], value, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(start["0.weight"], one.module.state_dict()["0.weight"])
+    scores = one.metrics.compute()
+    assert results[0]["count"] == scores.total == 16
+    assert results[0]["loss"] == pytest.approx(scores.loss, rel=1e-5)
+    assert results[1]["mean"].tolist() == [0.5, 0.5]
+
+
+def test_ranks_come_from_the_environment_then_the_options(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.read_ranks(False) == (0, 0, 1)
+    assert distributed.read_ranks(True) == (0, 0, 1)
+    assert distributed.read_ranks(True, world_size=4, local_rank=2) == (2, 2, 4)
+    with pytest.raises(ValueError, match="--local-rank"):
+        distributed.read_ranks(True, world_size=4)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed.read_ranks(True) == (5, 1, 8)
+    with pytest.raises(ValueError, match="--distributed"):
+        distributed.read_ranks(False)
+    with pytest.raises(ValueError, match="--world-size"):
+        distributed.read_ranks(True, world_size=4)
+
+
+def test_alone_the_reductions_do_nothing():
+    tensor = torch.ones(2)
+    assert distributed.all_reduce_sum(tensor) is tensor and tensor.tolist() == [1, 1]
+    norm = nn.BatchNorm3d(2)
+    before = copy.deepcopy(norm.state_dict())
+    distributed.average_buffers(norm)
+    assert all(torch.equal(v, before[k]) for k, v in norm.state_dict().items())
+    assert distributed.wrap(norm, CPU) is norm

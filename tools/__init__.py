@@ -1,0 +1,1 @@
+"""The toolkit around a training run: thin commands, `python -m tools.NAME`."""

@@ -1,0 +1,157 @@
+"""Times the work of a training run: `python -m tools.benchmark step --device cpu --batch-size 2 --json step.json`.
+
+Variants are interleaved in one run and compared by medians, so that a machine whose speed drifts favours none.
+Synthetic clips: the device's own limit. Results with their set-up are kept in benchmarks/.
+"""
+import argparse
+import functools
+import json
+import statistics
+import sys
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+import torch
+
+from data.clip_dataset import ClipBatch
+from data.device_transforms import DeviceTransform
+from network import build_network
+from train import device as devices
+from train.amp import Precision, resolve_dtype
+from train.loop import Trainer
+from train.optim import build_sgd, parameter_groups
+from train.prefetch import to_device
+from train.schedule import LearningRate
+
+REFERENCE = "reference"
+LEVELS = {REFERENCE: "O0", "O1": "O1", "O2": "O2", "O3": "O3"}
+WARMUP_STEPS = 3
+
+
+class Setup(NamedTuple):
+    """What is timed: a network, a batch of clips, a device."""
+
+    network: str
+    batch_size: int
+    frames: int
+    crop: int
+    device: torch.device
+
+
+def synthetic_batch(setup: Setup, num_classes: int) -> ClipBatch:
+    """A batch as it comes from the loader, of noise, on the device."""
+    size = setup.batch_size
+    generator = torch.Generator().manual_seed(0)
+    shape = (size, setup.frames, setup.crop, setup.crop, 3)
+    batch = ClipBatch(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
+                      torch.randint(0, num_classes, (size,), generator=generator), torch.arange(size),
+                      torch.tensor([[5, -9, 7]] * size), torch.tensor([[-9.0, 11.0]] * size), torch.arange(size),
+                      torch.ones(size, dtype=torch.bool), (), True)
+    return to_device(batch, setup.device)
+
+
+def step_variant(setup: Setup, level: str) -> Callable[[], None]:
+    """A function that runs one whole training step at a level, on a network of its own."""
+    torch.manual_seed(0)
+    precision = Precision(level, resolve_dtype(level, "auto", devices.half_dtype(setup.device)), setup.device, 128.0)
+    network = build_network(setup.network, 101).to(setup.device)
+    parameters = precision.prepare(network)
+    optimizer = build_sgd(parameter_groups(parameters, 1e-4, False), 1e-3)
+    trainer = Trainer(network, optimizer, LearningRate(1e-3), precision, DeviceTransform(precision.input_dtype), 1)
+    trainer.model.train()
+    batch = synthetic_batch(setup, 101)
+    return lambda: None if trainer.step(batch, 1) else None
+
+
+def infer_variant(setup: Setup, level: str) -> Callable[[], None]:
+    """A function that classifies one batch."""
+    torch.manual_seed(0)
+    precision = Precision(level, resolve_dtype(level, "auto", devices.half_dtype(setup.device)), setup.device)
+    network = build_network(setup.network, 101).to(setup.device).eval()
+    precision.prepare(network)
+    batch, transform = synthetic_batch(setup, 101)._replace(augmented=False), DeviceTransform(precision.input_dtype)
+
+    def infer() -> None:
+        with torch.no_grad(), precision.cast():
+            network(transform(batch))
+    return infer
+
+
+def measure(variants: Dict[str, Callable[[], Callable[[], None]]], setup: Setup, rounds: int) -> List[Dict[str, Any]]:
+    """Median clips a second of each variant over interleaved rounds; `ratio` is the median of the paired ones."""
+    ready = {}
+    peaks: Dict[str, Optional[int]] = {}
+    for name, build in variants.items():
+        devices.reset_peak_memory(setup.device)
+        resident = devices.peak_memory(setup.device)
+        ready[name] = build()
+        for _ in range(WARMUP_STEPS):
+            ready[name]()
+        devices.synchronize(setup.device)
+        peak = devices.peak_memory(setup.device)
+        peaks[name] = None if peak is None or resident is None else peak - resident
+    seconds: Dict[str, List[float]] = {name: [] for name in ready}
+    for _ in range(rounds):
+        for name, run in ready.items():
+            begin = time.perf_counter()
+            run()
+            devices.synchronize(setup.device)
+            seconds[name].append(time.perf_counter() - begin)
+    return [{"variant": name, "clips_per_second": setup.batch_size / statistics.median(times),
+             "ratio": statistics.median(a / b for a, b in zip(seconds[REFERENCE], times)),
+             "spread": [setup.batch_size / max(times), setup.batch_size / min(times)], "peak_memory_bytes": peaks[name]}
+            for name, times in seconds.items()]
+
+
+def table(rows: Sequence[Dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| variant | clips/s | slowest to fastest | ratio to reference | peak memory, GiB |",
+             "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        memory = "-" if row["peak_memory_bytes"] is None else "%.2f" % (row["peak_memory_bytes"] / 2 ** 30)
+        cells = (row["variant"], row["clips_per_second"], row["spread"][0], row["spread"][1], row["ratio"], memory)
+        lines.append("| %s | %.2f | %.2f to %.2f | %.2f | %s |" % cells)
+    return "\n".join(lines)
+
+
+def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.split("\n\n")[0])
+    parser.add_argument("what", choices=("step", "infer"), help="a whole training step, or classification alone")
+    parser.add_argument("--network", default="RESNET50_3D_GCN_X5")
+    parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"))
+    parser.add_argument("--batch-size", type=int, default=2, help="clips [2]")
+    parser.add_argument("--clip-length", type=int, default=8, help="frames [8]")
+    parser.add_argument("--crop-size", type=int, default=224, help="pixels [224]")
+    parser.add_argument("--variants", default="reference", help="of %s [reference]" % ", ".join(LEVELS))
+    parser.add_argument("--rounds", type=int, default=9, help="timed steps of each variant [9]")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: PyTorch's own choice)")
+    parser.add_argument("--json", help="also write the rows there")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.variants.split(",") if name not in LEVELS]
+    if unknown or min(options.batch_size, options.rounds, options.clip_length, options.crop_size) < 1:
+        parser.error("--variants %s: takes %s; sizes are 1 or more" % (options.variants, ", ".join(LEVELS)))
+    return options
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Measures, prints the table, writes the JSON."""
+    options = parse(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    setup = Setup(options.network, options.batch_size, options.clip_length, options.crop_size,
+                  devices.choose_device(options.device))
+    build = step_variant if options.what == "step" else infer_variant
+    names = sorted(set(options.variants.split(",")) | {REFERENCE}, key=list(LEVELS).index)
+    rows = measure({name: functools.partial(build, setup, LEVELS[name]) for name in names}, setup, options.rounds)
+    print("%s, %s, batch %d of %dx%dx%d, %s, torch %s" % (options.what, setup.network, setup.batch_size, setup.frames,
+          setup.crop, setup.crop, devices.device_name(setup.device), torch.__version__))
+    print(table(rows))
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training: configuration, device, precision, loop, checkpoints."""

@@ -1,0 +1,195 @@
+"""Mixed precision by apex's levels, on every device and PyTorch version.
+
+O0 fp32; O1 operator-wise casting; O2 half weights and activations, BatchNorm in fp32, fp32 master weights; O3 all
+half. The level changes
+the arithmetic, never the recipe. The optimizer steps the master weights, which are what checkpoints hold.
+"""
+
+import contextlib
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+import torch
+from torch import nn
+
+
+class Level(NamedTuple):
+    """A row of apex's table of properties."""
+
+    half_model: bool
+    autocast: bool
+    half_batchnorm: bool
+    master_weights: bool
+    loss_scale: Union[float, str]
+
+
+LEVELS = {
+    "O0": Level(False, False, False, False, 1.0),
+    "O1": Level(False, True, False, False, "dynamic"),
+    "O2": Level(True, False, False, True, "dynamic"),
+    "O3": Level(True, False, True, False, 1.0),
+}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class LossScaler:
+    """The loss's factor: fixed, or from 2**16, doubled after 2000 good steps, halved by an overflow, at most 2**24."""
+
+    def __init__(self, scale: Union[float, str]) -> None:
+        self.dynamic = scale == "dynamic"
+        self.scale = 2.0**16 if self.dynamic else float(scale)
+        self.good_steps = 0
+        self.skipped = 0
+
+    def update(self, overflow: bool) -> None:
+        """Takes note of one step."""
+        self.skipped += overflow
+        self.good_steps = 0 if overflow else self.good_steps + 1
+        if self.dynamic and overflow:
+            self.scale = max(self.scale / 2, 2.0**-24)
+        elif self.dynamic and self.good_steps % 2000 == 0:
+            self.scale = min(self.scale * 2, 2.0**24)
+
+    def state_dict(self) -> Dict[str, Any]:
+        return {"scale": self.scale, "good_steps": self.good_steps, "skipped": self.skipped}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """A fixed scale stays what the options say."""
+        if self.dynamic:
+            self.scale, self.good_steps = float(state["scale"]), int(state["good_steps"])
+        self.skipped = int(state["skipped"])
+
+
+def resolve_dtype(level: str, wanted: str, auto: Optional[torch.dtype]) -> torch.dtype:
+    """The type that half precision computes in. `auto` is the device's answer; None there means that it computes in
+    fp32.
+    """
+    if level == "O0":
+        return torch.float32
+    return DTYPES[wanted] if wanted != "auto" else auto or torch.float32
+
+
+class Precision:
+    """One level at work: converts the network, keeps the master weights, scales the loss, steps the optimizer."""
+
+    def __init__(
+        self, level: str, dtype: torch.dtype, device: torch.device, loss_scale: Union[float, str, None] = None
+    ) -> None:
+        self.level, self.dtype, self.device, self.row = level, dtype, device, LEVELS[level]
+        self.half = dtype != torch.float32
+        self.scaler = LossScaler(self.row.loss_scale if loss_scale is None else loss_scale)
+        self.input_dtype = dtype if self.half and self.row.half_model else torch.float32
+        self._pairs: List[Tuple[str, nn.Parameter, torch.Tensor]] = []
+        if self.half and self.row.autocast:
+            _autocast(device.type, dtype)  # fails here, not at the first step, where this PyTorch has none
+
+    @property
+    def label(self) -> str:
+        """What the results table says: `O2`, or `O2 (computed fp32)` where half precision was asked for and is not
+        used.
+        """
+        return self.level + (" (computed fp32)" if self.level != "O0" and not self.half else "")
+
+    @property
+    def description(self) -> str:
+        """One line for the log."""
+        kind = "dynamic from %g" % self.scaler.scale if self.scaler.dynamic else "%g" % self.scaler.scale
+        text = "precision %s, computed in %s, loss scale %s" % (self.level, _NAMES[self.dtype], kind)
+        if self.level == "O0" or self.half:
+            return text
+        return text + (": this device has no fast half-precision arithmetic, so the level keeps its bookkeeping and "
+                       "computes in fp32 (--amp-dtype overrides)")
+
+    def prepare(self, model: nn.Module) -> List[Tuple[str, torch.Tensor]]:
+        """Converts an fp32 model in place; returns the named parameters that the optimizer steps: the masters where
+        there are any.
+        """
+        self._pairs = []
+        if not (self.half and self.row.half_model):
+            return list(model.named_parameters())
+        masters = {name: p.detach().clone() for name, p in model.named_parameters()}
+        model.to(self.dtype)
+        if not self.row.half_batchnorm:
+            for module in model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.float()
+        if not self.row.master_weights:
+            return list(model.named_parameters())
+        stepped: List[Tuple[str, torch.Tensor]] = []
+        for name, parameter in model.named_parameters():
+            if parameter.dtype == torch.float32:
+                stepped.append((name, parameter))
+            else:
+                self._pairs.append((name, parameter, masters[name].requires_grad_()))
+                stepped.append((name, masters[name]))
+        return stepped
+
+    @contextlib.contextmanager
+    def cast(self) -> Iterator[None]:
+        """Around the forward pass."""
+        if self.half and self.row.autocast:
+            with _autocast(self.device.type, self.dtype):
+                yield
+        else:
+            yield
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of the scaled loss."""
+        (loss * self.scaler.scale if self.scaler.scale != 1.0 else loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Unscales, and steps unless a gradient overflowed: then nothing changes and the answer is False. One flag is
+        read from the device, in half precision only.
+        """
+        for _, parameter, master in self._pairs:
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if self.scaler.scale != 1.0:
+            _multiply(gradients, 1.0 / self.scaler.scale)
+        overflow = self.half and not _all_finite(gradients)
+        if not overflow:
+            optimizer.step()
+            with torch.no_grad():
+                for _, parameter, master in self._pairs:
+                    parameter.copy_(master)
+        if self.half:
+            self.scaler.update(overflow)
+        return not overflow
+
+    def state_dict_of(self, model: nn.Module) -> Dict[str, torch.Tensor]:
+        """The model's state dict in fp32, master weights in place of half ones."""
+        state = {
+            key: value.float() if value.is_floating_point() else value for key, value in model.state_dict().items()
+        }
+        state.update((name, master.detach()) for name, _, master in self._pairs)
+        return state
+
+    def load_state_dict_into(self, model: nn.Module, state: Dict[str, torch.Tensor]) -> None:
+        """Loads fp32 values into a prepared model and its masters."""
+        model.load_state_dict(state)
+        with torch.no_grad():
+            for name, _, master in self._pairs:
+                master.copy_(state[name])
+
+
+def _autocast(device_type: str, dtype: torch.dtype) -> Any:
+    """This PyTorch's autocast for a device; ValueError where it has none."""
+    if hasattr(torch, "autocast"):
+        return torch.autocast(device_type, dtype=dtype)
+    old = getattr(getattr(getattr(torch, device_type, None), "amp", None), "autocast", None)
+    if old is None:
+        raise ValueError("--opt-level O1: this PyTorch has no autocast for %s; take O2 or O0" % device_type)
+    return old()
+
+
+def _multiply(tensors: List[torch.Tensor], factor: float) -> None:
+    if hasattr(torch, "_foreach_mul_"):
+        torch._foreach_mul_(tensors, factor)
+    else:
+        for tensor in tensors:
+            tensor.mul_(factor)
+
+
+def _all_finite(tensors: List[torch.Tensor]) -> bool:
+    """One read from the device."""
+    return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all().item())

@@ -1,0 +1,226 @@
+"""One frozen, documented configuration of a training run, and the layers it is made of.
+
+Every field is an option of the command line (train/options.py makes the parser from it): its default, its help with
+the unit, and
+what it accepts. A value is, in this order, what was typed, the data set's own default, the recipe's, or the field's.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+OPT_LEVELS = ("O0", "O1", "O2", "O3")
+AMP_DTYPES = ("auto", "fp16", "bf16", "fp32")
+BACKENDS = ("auto", "hccl", "nccl", "gloo")
+DEVICES = ("auto", "npu", "cuda", "cpu")
+SOURCES = ("auto", "video", "rawframes")
+
+# SPEC of the scripts under test/: one row a script. Percentages are shares of the run's optimizer steps.
+RECIPES: Dict[str, Dict[str, Any]] = {
+    "full_1p": dict(batch_size=4, lr_base=0.001, end_epoch=90),
+    "full_8p": dict(batch_size=16, lr_base=0.004, end_epoch=90, distributed=True),
+    "performance_1p": dict(batch_size=4, lr_base=0.001, end_epoch=3),
+    "performance_8p": dict(batch_size=16, lr_base=0.005, end_epoch=3, distributed=True),
+    "finetune_1p": dict(
+        batch_size=4, lr_base=0.001, end_epoch=90, fine_tune=True, warmup_steps="5%", lr_steps=("60%", "85%")
+    ),
+}
+for _row in RECIPES.values():
+    _row.update(pretrained=True, amp=True, opt_level="O2", loss_scale=128.0)
+
+
+class OptionError(ValueError):
+    """A value that an option does not accept; the message names the option and what it takes."""
+
+
+def _option(default: Any, text: str, choices: Optional[Tuple[str, ...]] = None, metavar: Optional[str] = None) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run is. Field `lr_base` is option `--lr-base`, and so on."""
+
+    # the network
+    network: str = _option(
+        "RESNET50_3D_GCN_X5",
+        "name of the network (RESNET50_3D_GCN_X5, RESNET101_3D_GCN_X5, RESNET50_3D, RESNET101_3D)",
+        metavar="NAME",
+    )
+    pretrained: Union[bool, str] = _option(
+        False, "start from the network's pretrained file, or from the file given", metavar="PATH"
+    )
+    fine_tune: bool = _option(False, "full learning rate for the classifier, half of it for everything else")
+    resume: Union[bool, str] = _option(
+        False, "go on from the newest checkpoint of this task, or from the file given", metavar="PATH"
+    )
+    # the data
+    dataset: str = _option(
+        "UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 (built in) or folder (your own)", metavar="NAME"
+    )
+    data_root: Optional[str] = _option(None, "folder of the data set (default: dataset/NAME/raw)", metavar="DIR")
+    split: int = _option(1, "which of the data set's official splits, 1 to 3")
+    source: str = _option(
+        "auto", "read video files or extracted frames; auto takes videos where there are any", SOURCES
+    )
+    clip_length: int = _option(8, "frames of a clip")
+    train_frame_interval: int = _option(8, "distance between the frames of a training clip, in frames of the video")
+    val_frame_interval: int = _option(8, "distance between the frames of an evaluation clip, in frames of the video")
+    crop_size: int = _option(224, "height and width of the clip the network sees, in pixels")
+    bad_video_budget: float = _option(0.01, "share of the training videos that may be unreadable before the run stops")
+    strict: bool = _option(False, "stop at the first video that cannot be read")
+    # the recipe
+    recipe: Optional[str] = _option(
+        None, "a row of the table of recipes: " + ", ".join(sorted(RECIPES)), tuple(sorted(RECIPES))
+    )
+    batch_size: int = _option(4, "clips of one step on one device")
+    lr_base: float = _option(0.001, "learning rate of one global batch")
+    lr_steps: Tuple[Union[int, str], ...] = _option(
+        (10800000, 15600000, 20400000),
+        "where the rate decays: clips seen, or shares of the run such as 60%%,85%%",
+        metavar="A,B,…",
+    )
+    lr_factor: float = _option(0.1, "what the rate is multiplied by there, at most 1")
+    warmup_steps: Union[int, str] = _option(
+        1500, "optimizer steps over which the rate rises from a tenth, or a share of the run such as 5%%", metavar="N"
+    )
+    weight_decay: float = _option(0.0001, "L2 penalty of every parameter that is no bias")
+    end_epoch: int = _option(90, "epochs to train")
+    epoch_div_factor: int = _option(
+        1, "an epoch is this fraction of the data (the original's 'epoch' was a quarter: 4)"
+    )
+    max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
+    precise_bn: bool = _option(True, "re-estimate the BatchNorm statistics at the end of each epoch")
+    random_seed: int = _option(1, "seed of everything that is drawn, 0 to 4294967295")
+    # precision
+    amp: bool = _option(False, "mixed precision; alone it means --opt-level O2")
+    opt_level: str = _option("O2", "level of mixed precision, as in NVIDIA apex", OPT_LEVELS)
+    loss_scale: Union[float, str, None] = _option(
+        None, "a number, or dynamic (default: what the level says)", metavar="SCALE"
+    )
+    amp_dtype: str = _option("auto", "half-precision type; auto asks the device", AMP_DTYPES)
+    # the machine
+    device: str = _option("auto", "npu, cuda or cpu; auto takes the first there is", DEVICES)
+    workers: int = _option(-1, "processes that read videos, per device (-1: by the number of cores; 0: none)")
+    deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")
+    distributed: bool = _option(False, "train on several devices; started by torchrun or by test/launch.sh")
+    backend: str = _option("auto", "what carries the gradients: hccl on npu, nccl on cuda, gloo on cpu", BACKENDS)
+    dist_url: str = _option("env://", "where the processes meet, such as tcp://127.0.0.1:29500", metavar="URL")
+    world_size: int = _option(0, "number of processes (0: from the environment)")
+    local_rank: int = _option(-1, "number of this process on its machine (-1: from the environment)")
+    # the outcome
+    task_name: str = _option("", "name of the run (default: data set and network)", metavar="NAME")
+    model_dir: str = _option("exps", "folder of all runs; a run writes into DIR/TASK", metavar="DIR")
+    log_file: Optional[str] = _option(None, "text log (default: train.log of the run)", metavar="FILE")
+    save_frequency: int = _option(1, "epochs between two checkpoints")
+    keep: int = _option(3, "newest checkpoints to keep, beside the best one")
+    eval_batch_size: int = _option(8, "clips of one evaluation step on one device")
+    eval_only: bool = _option(False, "evaluate the weights of --resume or --pretrained, train nothing")
+    profile: bool = _option(False, "trace some steps and print where their time goes")
+
+    def __post_init__(self) -> None:
+        for name in (
+            "clip_length",
+            "train_frame_interval",
+            "val_frame_interval",
+            "crop_size",
+            "batch_size",
+            "end_epoch",
+            "epoch_div_factor",
+            "save_frequency",
+            "keep",
+            "eval_batch_size",
+            "split",
+        ):
+            _at_least(self, name, 1)
+        for name in ("max_steps", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
+            _at_least(self, name, 0)
+        for name in ("workers", "local_rank"):
+            _at_least(self, name, -1)
+        for row in dataclasses.fields(self):
+            choices, value = row.metadata["choices"], getattr(self, row.name)
+            if choices and value is not None and value not in choices:
+                raise OptionError("%s %s: takes one of %s" % (option_name(row.name), value, ", ".join(choices)))
+        if not self.lr_base > 0:
+            raise OptionError("--lr-base %s: must be above 0" % self.lr_base)
+        if self.random_seed >= 2**32:
+            raise OptionError("--random-seed %s: takes 0 to 4294967295" % self.random_seed)
+        if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
+            raise OptionError(
+                "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name
+            )
+        if not 0 < self.lr_factor <= 1:
+            raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
+        if isinstance(self.loss_scale, float) and not 0 < self.loss_scale < float("inf"):
+            raise OptionError("--loss-scale %s: takes a number above 0, or dynamic" % self.loss_scale)
+        if not self.amp and self.loss_scale not in (None, 1.0):
+            raise OptionError(
+                "--loss-scale %s without --amp: fp32 needs no loss scale; add --amp or drop it" % self.loss_scale
+            )
+
+    @property
+    def level(self) -> str:
+        """The level in force: O0 without --amp."""
+        return self.opt_level if self.amp else "O0"
+
+
+def option_name(field_name: str) -> str:
+    """`lr_base` -> `--lr-base`."""
+    return "--" + field_name.replace("_", "-")
+
+
+def _at_least(config: TrainConfig, name: str, least: int) -> None:
+    value = getattr(config, name)
+    if not value >= least:
+        raise OptionError("%s %s: must be %d or more" % (option_name(name), value, least))
+
+
+def resolve_config(
+    typed: Mapping[str, Any], dataset_name: str, dataset_defaults: Mapping[str, Any]
+) -> Tuple[TrainConfig, Dict[str, str]]:
+    """The configuration in force, and for each field where its value came from ('typed', the data set, the recipe or
+    'default').
+    """
+    recipe = typed.get("recipe")
+    if recipe is not None and recipe not in RECIPES:
+        raise OptionError("--recipe %s: takes one of %s" % (recipe, ", ".join(sorted(RECIPES))))
+    layers = [
+        ("typed", dict(typed)),
+        ("data set " + dataset_name, dict(dataset_defaults)),
+        ("recipe %s" % recipe, RECIPES[recipe] if recipe else {}),
+    ]
+    if "opt_level" in typed and "amp" not in typed:
+        layers[0][1]["amp"] = typed["opt_level"] != "O0"
+    if typed.get("amp") is False:
+        if typed.get("opt_level", "O0") != "O0":
+            raise OptionError(
+                "--opt-level %s with --amp off contradict each other: drop one of them" % typed["opt_level"]
+            )
+        layers[0][1].setdefault("loss_scale", None)
+    values: Dict[str, Any] = {}
+    sources: Dict[str, str] = {}
+    for row in dataclasses.fields(TrainConfig):
+        for source, layer in layers:
+            if row.name in layer:
+                values[row.name], sources[row.name] = layer[row.name], source
+                break
+        else:
+            sources[row.name] = "default"
+    return TrainConfig(**values), sources
+
+
+def describe_config(config: TrainConfig, sources: Mapping[str, str]) -> str:
+    """The values that are no plain defaults, a line each, with where they came from."""
+    lines = ["in force (all else at its default):"]
+    for row in dataclasses.fields(config):
+        if sources[row.name] != "default":
+            lines.append("  %-24s %-20s %s" % (option_name(row.name), getattr(config, row.name), sources[row.name]))
+    return "\n".join(lines)
+
+
+def steps_from(value: Union[int, str], total_steps: int) -> int:
+    """A number of steps as it stands, or a share of the run ('5%')."""
+    if isinstance(value, str):
+        return int(round(total_steps * float(value.rstrip("%")) / 100.0))
+    return int(value)

@@ -1,0 +1,173 @@
+"""The device: npu, else cuda, else cpu. What differs between them and between PyTorch versions is here. Sole importer
+of torch_npu.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import platform
+from typing import Any, Iterable, Iterator, Optional
+
+import torch
+
+BACKEND_OF = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}
+
+
+def _module(kind: str) -> Any:
+    """torch.cuda, torch.npu, or None where this PyTorch has no such device."""
+    if kind == "npu" and not hasattr(torch, "npu") and importlib.util.find_spec("torch_npu") is not None:
+        try:
+            importlib.import_module("torch_npu")
+        except (ImportError, OSError) as error:
+            raise ValueError(
+                "--device npu: torch_npu is installed but does not load (%s); source CANN's set_env.sh first" % error
+            )
+    return getattr(torch, kind, None)
+
+
+def device_count(kind: str) -> int:
+    """Devices of a kind on this machine; the CPU is one."""
+    if kind == "cpu":
+        return 1
+    try:
+        module = _module(kind)
+    except ValueError:
+        return 0
+    return int(module.device_count()) if module is not None and module.is_available() else 0
+
+
+def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
+    """The device of this process. `auto` is the first kind there is; a kind that is not there is a ValueError."""
+    kinds = [kind for kind in ("npu", "cuda", "cpu") if device_count(kind)]
+    kind = kinds[0] if wanted == "auto" else wanted
+    if kind not in kinds:
+        if kind == "npu":
+            _module("npu")
+        raise ValueError("--device %s: this machine has none; it has %s" % (kind, ", ".join(kinds)))
+    if kind == "cpu":
+        return torch.device("cpu")
+    if local_rank >= device_count(kind):
+        raise ValueError(
+            "process %d has no device: this machine has %d %s; start at most that many processes (NPROC)"
+            % (local_rank, device_count(kind), kind)
+        )
+    device = torch.device(kind, local_rank)
+    _module(kind).set_device(device)
+    return device
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seeds what PyTorch draws by itself on this process's device: dropout."""
+    torch.manual_seed(seed)
+    if device.type != "cpu":
+        _module(device.type).manual_seed(seed)
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has done what was asked of it."""
+    if device.type != "cpu":
+        _module(device.type).synchronize()
+
+
+def device_name(device: torch.device) -> str:
+    """The model name of the device, as its vendor writes it."""
+    module = _module(device.type)
+    if device.type != "cpu" and hasattr(module, "get_device_name"):
+        return str(module.get_device_name(device))
+    return _cpu_name() if device.type == "cpu" else device.type
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return "%s (%d threads)" % (line.split(":", 1)[1].strip(), torch.get_num_threads())
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device) -> Optional[int]:
+    """Bytes of device memory at the peak, None on a CPU."""
+    module = _module(device.type)
+    return (
+        int(module.max_memory_allocated()) if device.type != "cpu" and hasattr(module, "max_memory_allocated") else None
+    )
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts the count of peak_memory again."""
+    module = _module(device.type)
+    if device.type != "cpu" and hasattr(module, "reset_peak_memory_stats"):
+        module.reset_peak_memory_stats()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is the device saying that its memory is full."""
+    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+
+
+def half_dtype(device: torch.device) -> Optional[torch.dtype]:
+    """The half-precision type that is worth it here: fp16 on npu and cuda, bf16 on a CPU with the instructions, else
+    None.
+    """
+    if device.type != "cpu":
+        return torch.float16
+    return torch.bfloat16 if _cpu_has_bf16() else None
+
+
+def _cpu_has_bf16() -> bool:
+    """Matrix instructions for bf16 (AMX). Below them bf16 convolutions are emulated or gain nothing over fp32."""
+    tests = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported",)] if hasattr(torch, "cpu") else []
+    return any(test is not None and test() for test in tests)
+
+
+def deterministic(enabled: bool) -> None:
+    """Asks PyTorch for algorithms that repeat to the bit, by whatever switch this version has."""
+    if not enabled:
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if hasattr(torch, "use_deterministic_algorithms"):
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def copy_stream(device: torch.device) -> Any:
+    """A stream for copies beside the computing one; None where there are no streams."""
+    module = _module(device.type)
+    return module.Stream() if device.type != "cpu" and hasattr(module, "Stream") else None
+
+
+@contextlib.contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def on_stream(stream: Any, device: torch.device) -> Any:
+    """A context in which work is queued on the stream."""
+    return _module(device.type).stream(stream) if stream is not None else _nothing()
+
+
+def wait_for_stream(stream: Any, device: torch.device, tensors: Iterable[torch.Tensor]) -> None:
+    """Lets the computing stream wait for the copies, and tells the allocator that it uses their tensors."""
+    if stream is None:
+        return
+    computing = _module(device.type).current_stream()
+    computing.wait_stream(stream)
+    for tensor in tensors:
+        tensor.record_stream(computing)
+
+
+@contextlib.contextmanager
+def trace(device: torch.device) -> Iterator[Any]:
+    """PyTorch's profiler around some steps; yields an object with export_chrome_trace(path) and key_averages()."""
+    if hasattr(torch, "profiler") and device.type in ("cpu", "cuda"):
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as profiler:
+            yield profiler
+    else:
+        with torch.autograd.profiler.profile() as profiler:
+            yield profiler

@@ -1,0 +1,109 @@
+"""Processes that train together: who they are, the group, DDP, reductions. Sole user of torch.distributed.
+
+One process a device. Who this process is comes from the environment (torchrun, torch.distributed.launch) or, where
+that is silent,
+from the options. Without a group every function here does the single process's thing.
+"""
+
+import datetime
+import inspect
+import os
+from typing import Any, Dict, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+TIMEOUT = datetime.timedelta(minutes=30)
+
+
+class Ranks(NamedTuple):
+    """Who this process is."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+
+def read_ranks(distributed: bool, world_size: int = 0, local_rank: int = -1) -> Ranks:
+    """The ranks of this process. Raises ValueError where several processes are asked for and nothing says which this
+    is.
+    """
+    environment = os.environ
+    world = world_size or int(environment.get("WORLD_SIZE", "1"))
+    if "WORLD_SIZE" in environment and world_size and world_size != int(environment["WORLD_SIZE"]):
+        raise ValueError(
+            "--world-size %d: the launcher started %s processes; drop the option"
+            % (world_size, environment["WORLD_SIZE"])
+        )
+    if world == 1:
+        return Ranks()
+    if not distributed:
+        raise ValueError("%d processes were started without --distributed; add it, or start one process" % world)
+    local = local_rank if local_rank >= 0 else int(environment.get("LOCAL_RANK", environment.get("RANK", "-1")))
+    rank = int(environment.get("RANK", local))
+    if not 0 <= rank < world:
+        raise ValueError(
+            "--world-size %d: nothing says which process this is (rank %d); start by torchrun or test/launch.sh, "
+            "or give --local-rank" % (world, rank)
+        )
+    return Ranks(rank, max(local, 0), world)
+
+
+def start(ranks: Ranks, backend: str, dist_url: str) -> None:
+    """Joins the process group where there is more than one process."""
+    if ranks.world_size == 1:
+        return
+    if not dist.is_available():
+        raise ValueError("--distributed: this PyTorch was built without torch.distributed")
+    dist.init_process_group(
+        backend, init_method=dist_url, rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT
+    )
+
+
+def stop() -> None:
+    """Leaves the process group."""
+    if in_group():
+        dist.destroy_process_group()
+
+
+def in_group() -> bool:
+    """Whether there are other processes."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The model whose backward averages gradients over the processes; BatchNorm buffers stay each process's own until
+    they are averaged.
+    """
+    if not in_group():
+        return model
+    options: Dict[str, Any] = {"broadcast_buffers": False}
+    if "gradient_as_bucket_view" in inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters:
+        options["gradient_as_bucket_view"] = True
+    if device.type != "cpu":
+        options["device_ids"] = [device.index]
+    return torch.nn.parallel.DistributedDataParallel(model, **options)
+
+
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, in place."""
+    if in_group():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def average_buffers(model: torch.nn.Module) -> None:
+    """Makes the floating-point buffers (BatchNorm statistics) of all processes their mean, in one reduction."""
+    buffers = [b for b in model.buffers() if b.is_floating_point()]
+    if not in_group() or not buffers:
+        return
+    flat = torch.cat([b.detach().float().reshape(-1) for b in buffers])  # (sum of sizes,)
+    all_reduce_sum(flat).div_(dist.get_world_size())
+    for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers])):
+        buffer.copy_(part.view_as(buffer))
+
+
+def barrier(device: torch.device) -> None:
+    """Waits for the other processes, by a reduction, which every backend has."""
+    if in_group():
+        all_reduce_sum(torch.zeros(1, device=device)).item()

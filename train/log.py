@@ -1,0 +1,104 @@
+"""What a run says: rank-0 lines, a progress bar on a terminal, TensorBoard scalars, metrics.jsonl. Other processes
+only warn.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, Optional
+
+try:
+    from tqdm import tqdm
+except ImportError:  # the bar is a comfort, not a need
+    tqdm = None
+
+LOGGER = logging.getLogger("glore")
+_ROOMS = ("network", "data", "dataset")  # their loggers speak through ours
+
+
+def start_logging(rank: int, log_file: Optional[Path]) -> None:
+    """Rank 0 writes lines to standard output and to the file; the others write warnings, with their rank, to standard
+    error.
+    """
+    mark = "" if rank == 0 else "[rank %d] " % rank
+    handlers: List[logging.Handler] = [_LineAboveBar() if rank == 0 else logging.StreamHandler(sys.stderr)]
+    if rank == 0 and log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(str(log_file), encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s " + mark + "%(message)s", "%H:%M:%S"))
+    for logger in [LOGGER] + [logging.getLogger(room) for room in _ROOMS]:
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.propagate = False
+        logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+        for handler in handlers:
+            logger.addHandler(handler)
+
+
+class _LineAboveBar(logging.Handler):
+    """Prints a record without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if tqdm is None:
+            print(self.format(record))
+        else:
+            tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def progress(iterable: Iterable[Any], total: int, text: str, enabled: bool = True, done: int = 0) -> Iterator[Any]:
+    """The iterable behind a progress bar, where standard error is a terminal and tqdm is installed."""
+    if tqdm is None or not enabled or not sys.stderr.isatty():
+        return iter(iterable)
+    return iter(tqdm(iterable, total=total, initial=done, desc=text, unit="step", leave=False, dynamic_ncols=True))
+
+
+class Scalars:
+    """Numbers of a run over its steps: TensorBoard's event files, and a line of JSON each in metrics.jsonl."""
+
+    def __init__(self, folder: Path, enabled: bool) -> None:
+        self._lines = self._board = None
+        if not enabled:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = open(str(folder / "metrics.jsonl"), "a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            LOGGER.info("TensorBoard is not installed: its scalars are left out, metrics.jsonl has them all")
+        else:
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, kind: str, step: int, values: Dict[str, Any]) -> None:
+        """A row `kind` ('train' or 'epoch') at a step; numbers go to TensorBoard too."""
+        if self._lines is None:
+            return
+        self._lines.write(json.dumps(dict({"kind": kind, "step": step}, **values)) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            if self._board is not None and isinstance(value, (int, float)):
+                self._board.add_scalar("%s/%s" % (kind, name), value, step)
+
+    def close(self) -> None:
+        """Writes what is still held back."""
+        if self._lines is not None:
+            self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(path: Path) -> Iterator[Dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line torn by a kill is left out. A resumed run repeats steps: a row read
+    later replaces.
+    """
+    if not path.is_file():
+        return
+    with open(str(path), encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue

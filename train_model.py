@@ -1,0 +1,253 @@
+"""Trains a GloRe network on videos: the main job, and its one composition root.
+
+    python train_model.py --network RESNET50_3D_GCN_X5 --pretrained --amp
+"""
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+
+from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
+from data.device_transforms import DeviceTransform
+from data.streams import ClipGeometry, ClipStreams, Share
+from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
+from network import build_network, find_network
+from network.resnet3d import check_clip_size
+from network.weights import find_weights_file
+from train import checkpoint, distributed
+from train import device as devices
+from train.amp import Precision, resolve_dtype
+from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
+from train.evaluate import PROTOCOL
+from train.log import LOGGER, start_logging
+from train.loop import NotFinite, Plan, Position, Run, Trainer
+from train.metrics import Scores
+from train.optim import build_sgd, parameter_groups
+from train.options import parse_options
+from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
+from train.record import Best, RunRecord
+from train.schedule import LearningRate, boundaries_in_steps
+from train.speed import SpeedMeter
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+class Runtime(NamedTuple):
+    """Where this process computes, who it is, and how many processes read videos for it."""
+
+    device: torch.device
+    ranks: distributed.Ranks
+    workers: int
+
+
+def choose_workers(wanted: int, device: torch.device) -> int:
+    """Loader processes of this process: as typed, else a share of the cores; few on a CPU, whose cores train."""
+    if wanted >= 0:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device.type == "cpu":
+        return max(1, cores // 4)
+    return max(1, min(16, cores // max(1, devices.device_count(device.type))))
+
+
+def start_runtime(config: TrainConfig) -> Runtime:
+    """Device, process group and seeds of this process."""
+    ranks = distributed.read_ranks(config.distributed, config.world_size, config.local_rank)
+    device = devices.choose_device(config.device, ranks.local_rank)
+    backend = devices.BACKEND_OF[device.type] if config.backend == "auto" else config.backend
+    devices.deterministic(config.deterministic)
+    distributed.start(ranks, backend, config.dist_url)
+    devices.seed_device(config.random_seed, device)
+    return Runtime(device, ranks, choose_workers(config.workers, device))
+
+
+def check_before_data(config: TrainConfig) -> None:
+    """What can be found wrong before any data is touched: the network's name, the clip's size, the weight files."""
+    spec = find_network(config.network)
+    check_clip_size(config.clip_length, config.crop_size, config.crop_size)
+    if config.eval_only and not (config.resume or config.pretrained):
+        raise OptionError("--eval-only: evaluate which weights? Add --resume for this task's newest checkpoint, "
+                          "or --pretrained FILE")
+    if config.pretrained and not config.resume:
+        find_weights_file(spec.name, config.pretrained)
+
+
+def run_folder(config: TrainConfig, rank: int) -> Tuple[Path, str]:
+    """The run's folder and task. A new run moves an older one of that name aside, so that nothing is lost."""
+    task = config.task_name or ("%s_%s" % (config.dataset, config.network)).lower()
+    folder = Path(config.model_dir) / task
+    if rank == 0 and folder.exists() and not (config.resume or config.eval_only or config.profile):
+        number = 1
+        while folder.with_name("%s.old-%d" % (task, number)).exists():
+            number += 1
+        folder.rename(folder.with_name("%s.old-%d" % (task, number)))
+    return folder, task
+
+
+def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
+    """The batches of this process."""
+    low, high = (int(round(share * config.crop_size)) for share in spec.scale_range)
+    geometry = ClipGeometry(config.clip_length, config.train_frame_interval, config.val_frame_interval,
+                            config.crop_size, (low, high), int(round(spec.eval_scale * config.crop_size)))
+    share = Share(runtime.ranks.rank, runtime.ranks.world_size, config.batch_size, config.eval_batch_size,
+                  runtime.workers, runtime.device.type != "cpu")
+    return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor)
+
+
+def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
+    """Network, precision, schedule and optimizer, ready to step."""
+    pretrained = False if config.resume else config.pretrained
+    network = build_network(config.network, num_classes, pretrained).to(runtime.device)
+    dtype = resolve_dtype(config.level, config.amp_dtype, devices.half_dtype(runtime.device))
+    precision = Precision(config.level, dtype, runtime.device, config.loss_scale)
+    LOGGER.info("%s", precision.description)
+    parameters = precision.prepare(network)
+    total = steps_per_epoch * config.end_epoch
+    boundaries = boundaries_in_steps(config.lr_steps, config.batch_size * runtime.ranks.world_size, total)
+    schedule = LearningRate(config.lr_base, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
+    optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
+    return Trainer(distributed.wrap(network, runtime.device), optimizer, schedule, precision,
+                   DeviceTransform(precision.input_dtype), config.random_seed, runtime.ranks.rank)
+
+
+class Job:
+    """One run, composed."""
+
+    def __init__(self, config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime, folder: Path,
+                 task: str) -> None:
+        self.config, self.videos, self.runtime, self.folder = config, videos, runtime, folder
+        self.began, self.position = time.time(), Position()
+        self.global_batch = config.batch_size * runtime.ranks.world_size
+        self.streams = build_streams(config, spec, videos, runtime)
+        per_epoch = self.streams.steps_per_epoch
+        self.trainer = build_trainer(config, len(videos.class_names), runtime, per_epoch)
+        self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
+        self.record = RunRecord(folder, task, self.checkpoints, self.snapshot, self.state_dict, runtime.ranks.rank == 0)
+        self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
+                                     str(folder / "bad_videos.jsonl"))
+        total = per_epoch * config.end_epoch
+        plan = Plan(config.end_epoch, per_epoch, self.global_batch, min(total, config.max_steps or total),
+                    config.precise_bn, config.save_frequency)
+        self.meter = SpeedMeter(runtime.device, self.global_batch)
+        self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed)
+        if config.resume:
+            self._resume()
+
+    def failed(self, failures: Sequence[Tuple[str, str]]) -> None:
+        """Names each video that cannot be read once; stops the run beyond the budget."""
+        for path, reason in self.ledger.add(failures):
+            LOGGER.warning("cannot be read: %s (%s)", path, reason)
+
+    def state_dict(self) -> Dict[str, torch.Tensor]:
+        """The weights as they are saved: fp32, master weights where there are any."""
+        return self.trainer.precision.state_dict_of(self.trainer.module)
+
+    def snapshot(self) -> Dict[str, Any]:
+        """What a checkpoint holds beside weights and position."""
+        return {"optimizer": checkpoint.optimizer_state(self.trainer.optimizer),
+                "scaler": self.trainer.precision.scaler.state_dict(),
+                "schedule": checkpoint.plain(vars(self.trainer.schedule)), "global_batch": self.global_batch,
+                "class_names": list(self.videos.class_names), "num_train_videos": len(self.videos.train),
+                "config": checkpoint.plain(dataclasses.asdict(self.config)), "versions": checkpoint.versions(),
+                "seconds": self.seconds()}
+
+    def seconds(self) -> float:
+        """Seconds of the run, earlier parts of a resumed one included."""
+        return self.record.seconds_before + time.time() - self.began
+
+    def _resume(self) -> None:
+        path = self.checkpoints.find(self.config.resume)
+        content = checkpoint.load_checkpoint(path)
+        expected: Dict[str, Any] = {"network": self.config.network, "class_names": list(self.videos.class_names)}
+        if not self.config.eval_only:
+            expected.update(dataset=self.config.dataset, split=self.config.split, random_seed=self.config.random_seed,
+                            global_batch=self.global_batch, num_train_videos=len(self.videos.train))
+        checkpoint.check_same_run(content, expected, path)
+        self.trainer.precision.load_state_dict_into(self.trainer.module, content["state_dict"])
+        checkpoint.load_optimizer_state(self.trainer.optimizer, content["optimizer"])
+        self.trainer.precision.scaler.load_state_dict(content["scaler"])
+        self.position, self.record.best = Position(**content["position"]), Best(**content["best"])
+        self.record.seconds_before = content["seconds"]
+        LOGGER.info("resumed from %s: %d epochs and %d clips done, step %d", path, self.position.epoch,
+                    self.position.samples, self.position.step)
+
+    def result(self, scores: Scores) -> Dict[str, Any]:
+        """What result.json holds. Accuracies in percent, speeds in clips a second, memory in bytes."""
+        speed, precision, device = self.meter.total(), self.trainer.precision, self.runtime.device
+        return {"name": "%dp-%s" % (self.runtime.ranks.world_size, device.type.upper()),
+                "accuracy_top1": 100 * scores.top1, "accuracy_top5": 100 * scores.top5,
+                "fps": speed.clips_per_second or None, "epochs": self.position.epoch, "amp_type": precision.label,
+                "data_wait_share": speed.data_wait_share, "seconds": self.seconds(), "num_videos": scores.total,
+                "protocol": PROTOCOL, "device": devices.device_name(device), "torch": str(torch.__version__),
+                "num_unreadable": scores.unreadable, "loss": scores.loss, "steps": self.position.step,
+                "skipped_steps": precision.scaler.skipped, "peak_memory_bytes": devices.peak_memory(device),
+                "network": self.config.network, "dataset": self.videos.name, "split": self.config.split,
+                "class_names": list(self.videos.class_names)}
+
+    def execute(self) -> None:
+        """Profiles, evaluates or trains, as the options say."""
+        if self.config.profile:
+            steps = self.streams.training(self.position.epoch, 0, WARMUP_STEPS + TRACED_STEPS)
+            profile_steps(self.trainer, steps, self.folder)
+        elif self.config.eval_only:
+            self.record.write_result(self.result(self.run.evaluate()), "evaluation.json")
+        else:
+            scores = self.run.fit(self.position) or self.run.evaluate()
+            self.record.finish(self.result(scores))
+        self.record.close()
+
+
+def compose(argv: Sequence[str]) -> Job:
+    """From the command line to a job that is ready to run. ValueError or OSError for what the user can mend."""
+    typed, notices = parse_options(argv)
+    spec = find_dataset(typed.get("dataset", TrainConfig.dataset))
+    config, sources = resolve_config(typed, spec.name, spec.defaults)
+    config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
+    check_before_data(config)
+    runtime = start_runtime(config)
+    videos = load_videos(spec, config.data_root, config.split, config.source)
+    folder, task = run_folder(config, runtime.ranks.rank)
+    distributed.barrier(runtime.device)
+    start_logging(runtime.ranks.rank, Path(config.log_file) if config.log_file else folder / "train.log")
+    for line in notices + [describe_config(config, sources)] + list(videos.notes):
+        LOGGER.info("%s", line)
+    LOGGER.info("%s on %s, %d process(es), %d loader worker(s) each, torch %s", config.network,
+                devices.device_name(runtime.device), runtime.ranks.world_size, runtime.workers, torch.__version__)
+    LOGGER.info("%s: %d training and %d test videos of %d classes", videos.name, len(videos.train), len(videos.test),
+                len(videos.class_names))
+    return Job(config, spec, videos, runtime, folder, task)
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Runs the job; the exit code: 0 done, 2 something the user can mend, 130 interrupted."""
+    try:
+        try:
+            job = compose(sys.argv[1:] if argv is None else argv)
+        except (ValueError, OSError) as error:
+            return _fail(str(error))
+        job.execute()
+    except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
+        return _fail(str(error))
+    except RuntimeError as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        return _fail("the device's memory is full: lower --batch-size (and --eval-batch-size); %s" % error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        distributed.stop()
+    return 0
+
+
+def _fail(message: str) -> int:
+    print("error: " + message, file=sys.stderr)
+    return USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())
