@@ -23,7 +23,7 @@ from train import device as devices
 from train.amp import Precision, resolve_dtype
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.evaluate import PROTOCOL
-from train.log import LOGGER, start_logging
+from train.log import LOGGER, start_logging, stop_logging
 from train.loop import NotFinite, Plan, Position, Run, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
@@ -190,6 +190,12 @@ class Job:
 
     def execute(self) -> None:
         """Profiles, evaluates or trains, as the options say."""
+        try:
+            self._execute()
+        finally:
+            self.record.close()
+
+    def _execute(self) -> None:
         if self.config.profile:
             steps = self.streams.training(self.position.epoch, 0, WARMUP_STEPS + TRACED_STEPS)
             profile_steps(self.trainer, steps, self.folder)
@@ -198,7 +204,6 @@ class Job:
         else:
             scores = self.run.fit(self.position) or self.run.evaluate()
             self.record.finish(self.result(scores))
-        self.record.close()
 
 
 def compose(argv: Sequence[str]) -> Job:
@@ -240,6 +245,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     finally:
+        stop_logging()
         distributed.stop()
     return 0
 

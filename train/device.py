@@ -5,6 +5,7 @@ of torch_npu.
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import os
 import platform
 from typing import Any, Iterable, Iterator, Optional
@@ -123,12 +124,16 @@ def _cpu_has_bf16() -> bool:
 
 
 def deterministic(enabled: bool) -> None:
-    """Asks PyTorch for algorithms that repeat to the bit, by whatever switch this version has."""
+    """Asks PyTorch for algorithms that repeat to the bit, by whatever switch this version has.
+
+    Where a device lacks one (3-D max pooling on CUDA) PyTorch warns and goes on.
+    """
     if not enabled:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if hasattr(torch, "use_deterministic_algorithms"):
-        torch.use_deterministic_algorithms(True)
+    switch = getattr(torch, "use_deterministic_algorithms", None)
+    if switch is not None and "warn_only" in inspect.signature(switch).parameters:
+        switch(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
 

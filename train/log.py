@@ -28,14 +28,24 @@ def start_logging(rank: int, log_file: Optional[Path]) -> None:
         handlers.append(logging.FileHandler(str(log_file), encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s " + mark + "%(message)s", "%H:%M:%S"))
-    for logger in [LOGGER] + [logging.getLogger(room) for room in _ROOMS]:
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
+    stop_logging()
+    for logger in _loggers():
         logger.propagate = False
         logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
         for handler in handlers:
             logger.addHandler(handler)
+
+
+def stop_logging() -> None:
+    """Closes the log file; nothing is written any more."""
+    for logger in _loggers():
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _loggers() -> List[logging.Logger]:
+    return [LOGGER] + [logging.getLogger(room) for room in _ROOMS]
 
 
 class _LineAboveBar(logging.Handler):

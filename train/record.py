@@ -16,6 +16,7 @@ from train.loop import Position
 from train.metrics import Scores
 from train.speed import Speed
 
+PNG_NAME = "curves.png"
 TABLE_HEADS = ("NAME", "ACC@1", "FPS", "Epochs", "AMP_Type")
 
 
@@ -92,7 +93,7 @@ class RunRecord:
         if not self.writes:
             return
         if self._drawing:
-            self._drawing = draw_curves(self.folder / "metrics.jsonl", self.folder / "curves.png", self.task)
+            self._drawing = draw_curves(self.folder / "metrics.jsonl", self.folder / PNG_NAME, self.task)
         if save or best:
             content = dict(
                 self._snapshot(), epoch=position.epoch, position=vars(position).copy(), best=vars(self.best).copy()

@@ -1,0 +1,190 @@
+"""The main job from the command line to the files it leaves, on real video files of a tiny data set."""
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_model
+from network import build_network
+from train.record import PNG_NAME
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = ["--dataset", "folder", "--crop-size", "32", "--clip-length", "4", "--train-frame-interval", "3",
+         "--val-frame-interval", "3", "--batch-size", "6", "--workers", "0", "--device", "cpu", "--lr-base", "0.01",
+         "--warmup-steps", "2", "--end-epoch", "1"]
+
+HALF = ["--opt-level", "O2", "--loss-scale", "128", "--amp-dtype", "fp32"]  # the level's bookkeeping on any CPU
+
+
+def run(videos, out, *options, code=0):
+    """Runs the job in this process; returns the run's folder."""
+    found = train_model.main(SMALL + ["--data-root", str(videos), "--model-dir", str(out), "--task-name", "t"] + list(options))
+    assert found == code
+    return Path(str(out)) / "t"
+
+
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(row["kind"], row["step"], row.get("loss", row.get("val_loss"))) for row in rows]
+
+
+def weights(folder):
+    return torch.load(str(folder / "model.pth"))
+
+
+def assert_equal(one, other):
+    assert list(one) == list(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def two_epochs(tiny_videos, tmp_path_factory):
+    """One finished run of two epochs."""
+    out = tmp_path_factory.mktemp("two")
+    return run(tiny_videos, out, "--end-epoch", "2", *HALF)
+
+
+def test_a_run_leaves_everything(two_epochs):
+    result = json.loads((two_epochs / "result.json").read_text())
+    wanted = "name accuracy_top1 accuracy_top5 fps epochs amp_type data_wait_share seconds num_videos protocol device torch"
+    assert set(wanted.split()) <= set(result)
+    assert (result["name"], result["epochs"], result["num_videos"]) == ("1p-CPU", 2, 9)
+    assert result["accuracy_top5"] == 100.0 and result["fps"] > 0 and result["class_names"] == ["down", "left", "up"]
+    assert result["amp_type"] == "O2 (computed fp32)"
+    assert (two_epochs / PNG_NAME).stat().st_size > 10000
+    assert "epoch 2" in (two_epochs / "train.log").read_text()
+    assert [row[:2] for row in losses(two_epochs)] == [("train", 3), ("epoch", 3), ("train", 6), ("epoch", 6)]
+
+
+def test_the_weights_have_the_names_of_the_public_checkpoints(two_epochs):
+    rows = json.loads((GOLDEN / "a_state_dict.json").read_text())["RESNET50_3D_GCN_X5/101"]["state"]
+    state = weights(two_epochs)
+    assert list(state) == [row[0] for row in rows]
+    build_network("RESNET50_3D_GCN_X5", 3).load_state_dict(state, strict=True)
+
+
+def test_a_checkpoint_holds_the_whole_run(two_epochs):
+    files = sorted(p.name for p in (two_epochs / "checkpoints").iterdir())
+    assert files == ["t_ep-0001.pth", "t_ep-0002.pth"]
+    content = torch.load(str(two_epochs / "checkpoints" / files[1]))
+    assert content["schema"] == 1 and content["epoch"] == 2
+    assert content["position"] == {"epoch": 2, "samples": 0, "step": 6}
+    assert content["global_batch"] == 6 and content["class_names"] == ["down", "left", "up"]
+    assert content["config"]["lr_base"] == 0.01 and content["scaler"]["scale"] == 128.0
+    assert_equal({k[len("module."):]: v for k, v in content["state_dict"].items()}, weights(two_epochs))
+    assert len(content["optimizer"]) == len(list(build_network("RESNET50_3D_GCN_X5", 3).parameters()))
+
+
+def test_the_seed_decides_the_losses_whatever_the_workers(two_epochs, tiny_videos, tmp_path):
+    again = run(tiny_videos, tmp_path, "--end-epoch", "2", *HALF, "--workers", "4")
+    assert losses(again) == losses(two_epochs)
+    assert_equal(weights(again), weights(two_epochs))
+    other = run(tiny_videos, tmp_path / "other", *HALF, "--random-seed", "2")
+    assert losses(other)[0] != losses(two_epochs)[0]
+
+
+def test_resume_ends_as_the_uninterrupted_run(two_epochs, tiny_videos, tmp_path):
+    options = HALF
+    run(tiny_videos, tmp_path, "--end-epoch", "1", *options)
+    folder = run(tiny_videos, tmp_path, "--end-epoch", "2", "--resume", *options)
+    assert_equal(weights(folder), weights(two_epochs))
+    assert losses(folder) == losses(two_epochs)
+
+
+def test_a_run_cut_by_max_steps_goes_on_in_the_middle_of_its_epoch(two_epochs, tiny_videos, tmp_path):
+    options = [*HALF, "--end-epoch", "2"]
+    run(tiny_videos, tmp_path, "--max-steps", "4", *options)
+    folder = run(tiny_videos, tmp_path, "--resume", *options)
+    assert_equal(weights(folder), weights(two_epochs))
+
+
+def test_a_second_run_moves_the_first_aside(tiny_videos, tmp_path):
+    first = weights(run(tiny_videos, tmp_path, "--max-steps", "1", "--no-precise-bn"))
+    run(tiny_videos, tmp_path, "--max-steps", "1", "--no-precise-bn", "--random-seed", "7")
+    assert_equal(weights(tmp_path / "t.old-1"), first)
+
+
+def test_evaluation_alone_gives_the_same_numbers(two_epochs, tiny_videos, tmp_path):
+    result = json.loads((two_epochs / "result.json").read_text())
+    shutil.copytree(str(two_epochs), str(tmp_path / "t"))
+    folder = run(tiny_videos, tmp_path, "--eval-only", "--resume", *HALF)
+    for options in ([], ["--eval-only", "--pretrained", str(two_epochs / "model.pth"), *HALF]):
+        if options:
+            run(tiny_videos, tmp_path, *options)
+        found = json.loads((folder / "evaluation.json").read_text())
+        assert (found["accuracy_top1"], found["num_videos"]) == (result["accuracy_top1"], 9)
+        assert found["loss"] == pytest.approx(result["loss"], rel=1e-6)
+    assert json.loads((folder / "result.json").read_text()) == result
+
+
+def test_fine_tuning_starts_from_a_checkpoint_of_other_classes(two_epochs, tiny_videos, tmp_path):
+    videos = tmp_path / "two_classes"
+    for part in ("train", "test"):
+        for name in ("left", "up"):
+            shutil.copytree(str(tiny_videos / part / name), str(videos / part / name))
+    source = two_epochs / "checkpoints" / "t_ep-0002.pth"
+    folder = run(videos, tmp_path, "--fine-tune", "--pretrained", str(source), "--max-steps", "1", "--lr-base", "1e-9",
+                 "--weight-decay", "0")
+    state, before = weights(folder), weights(two_epochs)
+    assert state["classifier.weight"].shape == (2, 2048)
+    torch.testing.assert_close(state["conv4.B01_extra.gcn.conv1.weight"], before["conv4.B01_extra.gcn.conv1.weight"])
+    assert "skipped (for 3 classes, not 2): classifier.weight, classifier.bias" in (folder / "train.log").read_text()
+
+
+def test_a_broken_video_is_named_counted_and_bounded(tiny_videos, tmp_path, capsys):
+    videos = tmp_path / "videos"
+    shutil.copytree(str(tiny_videos), str(videos))
+    (videos / "train" / "up" / "v1.avi").write_bytes(b"RIFF\x00\x00\x00\x00AVI nothing")
+    (videos / "test" / "up" / "v0.avi").write_bytes(b"")
+    folder = run(videos, tmp_path, "--bad-video-budget", "0.2", "--no-precise-bn")
+    log = (folder / "train.log").read_text()
+    assert log.count("cannot be read: ") == 2 and "up/v1.avi" in log and "up/v0.avi" in log
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["num_videos"], result["num_unreadable"]) == (9, 1)
+    assert len((folder / "bad_videos.jsonl").read_text().splitlines()) == 2
+    run(videos, tmp_path, "--strict", code=2)
+    assert "v1.avi" in capsys.readouterr().err
+
+
+def test_profile_traces_some_steps_and_saves_nothing(tiny_videos, tmp_path, capfd):
+    folder = run(tiny_videos, tmp_path, "--profile", "--batch-size", "2")
+    assert "traceEvents" in (folder / "trace.json").read_text()
+    assert "convolution" in (folder / "train.log").read_text()
+    assert not (folder / "model.pth").exists()
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--network", "NOPE"], "RESNET50_3D_GCN_X5"), (["--batch-size", "0"], "--batch-size"),
+    (["--batch-size", "64"], "--batch-size"), (["--batchsize", "3"], "--batch-size"), (["--pretrained"], "network/pretrained"),
+    (["--pretrained", "no.pth"], "no.pth"), (["--resume"], "no checkpoint"), (["--crop-size", "8"], "--crop-size"),
+    (["--eval-only"], "--pretrained"), (["--data-root", "nowhere"], "nowhere"), (["--dataset", "nope"], "motion10"),
+    (["--device", "npu"], "--device npu"), (["--lr-steps", "1"], "--lr-steps"), (["--world-size", "2"], "--distributed"),
+    (["--split", "9"], "--split")])
+def test_what_the_user_can_mend_ends_with_code_2_and_a_word(tiny_videos, tmp_path, capsys, options, words):
+    run(tiny_videos, tmp_path, *options, code=2)
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+
+
+def test_unreadable_weights_are_refused_by_name(tiny_videos, tmp_path, capsys):
+    (tmp_path / "w.pth").write_bytes(b"not weights")
+    run(tiny_videos, tmp_path, "--pretrained", str(tmp_path / "w.pth"), code=2)
+    assert "w.pth" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_with_code_2_and_keeps_what_was_there(tiny_videos, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], stderr=subprocess.DEVNULL):
+        pytest.skip("mount is not permitted here")
+    try:
+        (disk / "mine").write_text("kept")
+        run(tiny_videos, disk, "--max-steps", "1", "--no-precise-bn", code=2)
+        assert "no room" in capsys.readouterr().err
+        assert (disk / "mine").read_text() == "kept"
+        assert not list((disk / "t" / "checkpoints").iterdir())
+    finally:
+        subprocess.check_call(["umount", str(disk)])
