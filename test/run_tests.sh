@@ -10,5 +10,5 @@ if has mypy; then "$python" -m mypy; else echo "mypy is not installed: types not
 shellcheck=$(dirname "$python")/shellcheck
 command -v "$shellcheck" >/dev/null || shellcheck=$(command -v shellcheck || true)
 if [ -n "$shellcheck" ]; then "$shellcheck" -x "${scripts[@]}"; else echo "shellcheck is not installed: scripts not checked" >&2; fi
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
 exec "$python" -m pytest test/unit "$@"
