@@ -16,7 +16,7 @@ from data.device_transforms import DeviceTransform
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
 from network import build_network, find_network
-from network.resnet3d import check_clip_size
+from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
 from train import device as devices
@@ -69,6 +69,10 @@ def check_before_data(config: TrainConfig) -> None:
     """What can be found wrong before any data is touched: the network's name, the clip's size, the weight files."""
     spec = find_network(config.network)
     check_clip_size(config.clip_length, config.crop_size, config.crop_size)
+    values = config.batch_size * last_positions(config.clip_length, config.crop_size, config.crop_size)
+    if values < 2 and not config.eval_only:
+        raise OptionError("--batch-size %d: clips this small leave BatchNorm one value a channel; take a larger batch, "
+                          "--clip-length or --crop-size" % config.batch_size)
     if config.eval_only and not (config.resume or config.pretrained):
         raise OptionError("--eval-only: evaluate which weights? Add --resume for this task's newest checkpoint, "
                           "or --pretrained FILE")
@@ -206,15 +210,21 @@ class Job:
             self.record.finish(self.result(scores))
 
 
-def compose(argv: Sequence[str]) -> Job:
-    """From the command line to a job that is ready to run. ValueError or OSError for what the user can mend."""
+def compose(argv: Sequence[str]) -> Optional[Job]:
+    """From the command line to a job that is ready to run; None where only a check was asked for.
+
+    ValueError or OSError for what the user can mend.
+    """
     typed, notices = parse_options(argv)
     spec = find_dataset(typed.get("dataset", TrainConfig.dataset))
     config, sources = resolve_config(typed, spec.name, spec.defaults)
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
     check_before_data(config)
     runtime = start_runtime(config)
+    start_logging(runtime.ranks.rank, None)
     videos = load_videos(spec, config.data_root, config.split, config.source)
+    if config.dry_run:
+        return None
     folder, task = run_folder(config, runtime.ranks.rank)
     distributed.barrier(runtime.device)
     start_logging(runtime.ranks.rank, Path(config.log_file) if config.log_file else folder / "train.log")
@@ -234,7 +244,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             job = compose(sys.argv[1:] if argv is None else argv)
         except (ValueError, OSError) as error:
             return _fail(str(error))
-        job.execute()
+        if job is not None:
+            job.execute()
     except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:

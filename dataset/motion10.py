@@ -3,6 +3,7 @@
 A frame is a sum of M plane waves of random phase, direction and wavelength. Every motion maps that distribution onto
 itself, so that one frame looks the same in all classes, at any place of the clip. T frame, M wave, H = W pixel.
 """
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ import numpy as np
 
 from data.clip_readers import UnreadableClip, VideoFile
 
+_log = logging.getLogger(__name__)
 VERSION = 'motion10 version 1\n'  # changes with every change of a pixel
 VERSION_FILE = 'motion10.txt'
 GROUPS, CLIPS_PER_GROUP = 25, 5
@@ -175,6 +177,7 @@ def render(root: str) -> bool:
     """
     if is_rendered(root):
         return False
+    _log.info('rendering motion10 into %s: about 60 MB and ten seconds, once', root)
     os.makedirs(root, exist_ok=True)
     folder = tempfile.mkdtemp(prefix='.rendering-', dir=root)
     try:

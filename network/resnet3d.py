@@ -78,6 +78,14 @@ def check_clip_size(frames: int, height: int, width: int) -> None:
                          "--crop-size" % ", ".join(wrong))
 
 
+def last_positions(frames: int, height: int, width: int) -> int:
+    """Positions (T * H * W) that are left of a clip in the last stage; each stride rounds up."""
+    positions = 1
+    for size, stride in zip((frames, height, width), _total_stride()):
+        positions *= -(-size // stride)
+    return positions
+
+
 class PreActConv3d(nn.Sequential):
     """BatchNorm, ReLU, convolution without bias ("BN-AC-CONV"): (N, C_in, T, H, W) -> (N, C_out, T', H', W').
 

@@ -16,6 +16,7 @@ if [ "$nproc" = 1 ]; then
   exec "$python" train_model.py --recipe "$recipe" --no-distributed "$@"
 fi
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$("$python" -c "import os; print(max(1, (os.cpu_count() or 1) // $nproc))")}
+"$python" train_model.py --recipe "$recipe" --distributed --dry-run "$@" # one process says once what is missing
 port=${MASTER_PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
 if "$python" -c 'import torch.distributed.run' 2>/dev/null; then
   exec "$python" -m torch.distributed.run --nnodes 1 --nproc_per_node "$nproc" --master_addr 127.0.0.1 --master_port "$port" \

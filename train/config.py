@@ -117,6 +117,7 @@ class TrainConfig:
     keep: int = _option(3, "newest checkpoints to keep, beside the best one")
     eval_batch_size: int = _option(8, "clips of one evaluation step on one device")
     eval_only: bool = _option(False, "evaluate the weights of --resume or --pretrained, train nothing")
+    dry_run: bool = _option(False, "check the options, the weights and the data, then end")
     profile: bool = _option(False, "trace some steps and print where their time goes")
 
     def __post_init__(self) -> None:

@@ -124,10 +124,11 @@ def _cpu_has_bf16() -> bool:
 
 
 def deterministic(enabled: bool) -> None:
-    """Asks PyTorch for algorithms that repeat to the bit, by whatever switch this version has.
+    """Asks PyTorch for algorithms that repeat to the bit, by whatever switch this version has; else for the fastest.
 
-    Where a device lacks one (3-D max pooling on CUDA) PyTorch warns and goes on.
+    Where a device lacks a repeating one (3-D max pooling on CUDA) PyTorch warns and goes on.
     """
+    torch.backends.cudnn.benchmark = not enabled  # clips have one shape, so a search for the fastest pays
     if not enabled:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -135,7 +136,6 @@ def deterministic(enabled: bool) -> None:
     if switch is not None and "warn_only" in inspect.signature(switch).parameters:
         switch(True, warn_only=True)
     torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
 
 
 def copy_stream(device: torch.device) -> Any:

@@ -23,7 +23,7 @@ from train.prefetch import Prefetcher
 from train.schedule import LearningRate
 from train.speed import SpeedMeter
 
-LOG_INTERVAL = 50
+LOG_INTERVAL, FIRST_LOG = 50, 10  # steps
 PRECISE_BN_STEPS = 500
 
 
@@ -171,7 +171,7 @@ class Run:
             position.samples += self.plan.global_batch
             self.meter.step(source.waited - waited)
             waited = source.waited
-            if position.step % LOG_INTERVAL == 0 or i + 1 == steps:
+            if position.step % LOG_INTERVAL == 0 or position.step == FIRST_LOG or i + 1 == steps:
                 self._report(position)
         self.meter.pause()
 

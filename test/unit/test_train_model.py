@@ -1,4 +1,5 @@
 """The main job from the command line to the files it leaves, on real video files of a tiny data set."""
+
 import json
 import shutil
 import subprocess
@@ -12,16 +13,39 @@ from network import build_network
 from train.record import PNG_NAME
 
 GOLDEN = Path(__file__).parent / "golden"
-SMALL = ["--dataset", "folder", "--crop-size", "32", "--clip-length", "4", "--train-frame-interval", "3",
-         "--val-frame-interval", "3", "--batch-size", "6", "--workers", "0", "--device", "cpu", "--lr-base", "0.01",
-         "--warmup-steps", "2", "--end-epoch", "1"]
+SMALL = [
+    "--dataset",
+    "folder",
+    "--crop-size",
+    "32",
+    "--clip-length",
+    "4",
+    "--train-frame-interval",
+    "3",
+    "--val-frame-interval",
+    "3",
+    "--batch-size",
+    "6",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+    "--lr-base",
+    "0.01",
+    "--warmup-steps",
+    "2",
+    "--end-epoch",
+    "1",
+]
 
 HALF = ["--opt-level", "O2", "--loss-scale", "128", "--amp-dtype", "fp32"]  # the level's bookkeeping on any CPU
 
 
 def run(videos, out, *options, code=0):
     """Runs the job in this process; returns the run's folder."""
-    found = train_model.main(SMALL + ["--data-root", str(videos), "--model-dir", str(out), "--task-name", "t"] + list(options))
+    found = train_model.main(
+        SMALL + ["--data-root", str(videos), "--model-dir", str(out), "--task-name", "t"] + list(options)
+    )
     assert found == code
     return Path(str(out)) / "t"
 
@@ -49,7 +73,9 @@ def two_epochs(tiny_videos, tmp_path_factory):
 
 def test_a_run_leaves_everything(two_epochs):
     result = json.loads((two_epochs / "result.json").read_text())
-    wanted = "name accuracy_top1 accuracy_top5 fps epochs amp_type data_wait_share seconds num_videos protocol device torch"
+    wanted = (
+        "name accuracy_top1 accuracy_top5 fps epochs amp_type data_wait_share seconds num_videos protocol device torch"
+    )
     assert set(wanted.split()) <= set(result)
     assert (result["name"], result["epochs"], result["num_videos"]) == ("1p-CPU", 2, 9)
     assert result["accuracy_top5"] == 100.0 and result["fps"] > 0 and result["class_names"] == ["down", "left", "up"]
@@ -74,7 +100,7 @@ def test_a_checkpoint_holds_the_whole_run(two_epochs):
     assert content["position"] == {"epoch": 2, "samples": 0, "step": 6}
     assert content["global_batch"] == 6 and content["class_names"] == ["down", "left", "up"]
     assert content["config"]["lr_base"] == 0.01 and content["scaler"]["scale"] == 128.0
-    assert_equal({k[len("module."):]: v for k, v in content["state_dict"].items()}, weights(two_epochs))
+    assert_equal({k[len("module.") :]: v for k, v in content["state_dict"].items()}, weights(two_epochs))
     assert len(content["optimizer"]) == len(list(build_network("RESNET50_3D_GCN_X5", 3).parameters()))
 
 
@@ -126,8 +152,19 @@ def test_fine_tuning_starts_from_a_checkpoint_of_other_classes(two_epochs, tiny_
         for name in ("left", "up"):
             shutil.copytree(str(tiny_videos / part / name), str(videos / part / name))
     source = two_epochs / "checkpoints" / "t_ep-0002.pth"
-    folder = run(videos, tmp_path, "--fine-tune", "--pretrained", str(source), "--max-steps", "1", "--lr-base", "1e-9",
-                 "--weight-decay", "0")
+    folder = run(
+        videos,
+        tmp_path,
+        "--fine-tune",
+        "--pretrained",
+        str(source),
+        "--max-steps",
+        "1",
+        "--lr-base",
+        "1e-9",
+        "--weight-decay",
+        "0",
+    )
     state, before = weights(folder), weights(two_epochs)
     assert state["classifier.weight"].shape == (2, 2048)
     torch.testing.assert_close(state["conv4.B01_extra.gcn.conv1.weight"], before["conv4.B01_extra.gcn.conv1.weight"])
@@ -156,13 +193,27 @@ def test_profile_traces_some_steps_and_saves_nothing(tiny_videos, tmp_path, capf
     assert not (folder / "model.pth").exists()
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--network", "NOPE"], "RESNET50_3D_GCN_X5"), (["--batch-size", "0"], "--batch-size"),
-    (["--batch-size", "64"], "--batch-size"), (["--batchsize", "3"], "--batch-size"), (["--pretrained"], "network/pretrained"),
-    (["--pretrained", "no.pth"], "no.pth"), (["--resume"], "no checkpoint"), (["--crop-size", "8"], "--crop-size"),
-    (["--eval-only"], "--pretrained"), (["--data-root", "nowhere"], "nowhere"), (["--dataset", "nope"], "motion10"),
-    (["--device", "npu"], "--device npu"), (["--lr-steps", "1"], "--lr-steps"), (["--world-size", "2"], "--distributed"),
-    (["--split", "9"], "--split")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--network", "NOPE"], "RESNET50_3D_GCN_X5"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--batch-size", "64"], "--batch-size"),
+        (["--batchsize", "3"], "--batch-size"),
+        (["--pretrained"], "network/pretrained"),
+        (["--pretrained", "no.pth"], "no.pth"),
+        (["--resume"], "no checkpoint"),
+        (["--crop-size", "8"], "--crop-size"),
+        (["--batch-size", "1", "--clip-length", "2"], "BatchNorm"),
+        (["--eval-only"], "--pretrained"),
+        (["--data-root", "nowhere"], "nowhere"),
+        (["--dataset", "nope"], "motion10"),
+        (["--device", "npu"], "--device npu"),
+        (["--lr-steps", "1"], "--lr-steps"),
+        (["--world-size", "2"], "--distributed"),
+        (["--split", "9"], "--split"),
+    ],
+)
 def test_what_the_user_can_mend_ends_with_code_2_and_a_word(tiny_videos, tmp_path, capsys, options, words):
     run(tiny_videos, tmp_path, *options, code=2)
     said = capsys.readouterr().err

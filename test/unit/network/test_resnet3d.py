@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from network import NETWORKS, build_network
-from network.resnet3d import check_clip_size
+from network.resnet3d import check_clip_size, last_positions
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 sys.path.insert(0, str(GOLDEN))
@@ -191,3 +191,17 @@ def test_names_in_any_case_and_an_unknown_one():
     assert "did you mean RESNET50_3D_GCN_X5" in str(caught.value)
     with pytest.raises(ValueError, match="num_classes"):
         build_network("RESNET50_3D", 0)
+
+
+@pytest.mark.parametrize("size", [(3, 65, 96), (2, 32, 33)])
+def test_the_positions_of_the_last_stage_are_counted(size):
+    seen = []
+    net = build_network("RESNET50_3D", 2).eval()
+    net.tail.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[2:].numel()))
+    with torch.no_grad():
+        net(torch.zeros((1, 3) + size))
+    assert seen == [last_positions(*size)]
+
+
+def test_the_full_size_leaves_four_by_seven_by_seven():
+    assert last_positions(8, 224, 224) == 4 * 7 * 7

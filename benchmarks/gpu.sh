@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Everything that wants a CUDA GPU, in one command: the GPU tests, motion10 trained at O0, O1 and O2, and the speed of the
+# full-size step. Needs no network, a python3 with torch, OpenCV and pytest, and under 9 minutes. Prints a table last.
+# usage: bash benchmarks/gpu.sh [DIR for logs and JSON]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=$(bash test/setup.sh)
+out=${1:-$(mktemp -d)}
+mkdir -p "$out"
+"$python" -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "benchmarks/gpu.sh: torch sees no CUDA GPU here")'
+failed=0
+note() { echo "FAILED: $1 (see $out)" >&2; failed=1; }
+
+timeout 180 "$python" -m pytest -m gpu test/unit -p no:cacheprovider 2>&1 | tee "$out/tests.log" || note "GPU tests"
+for level in O0 O1 O2; do
+  timeout 150 "$python" train_model.py --recipe performance_1p --dataset motion10 --device cuda --opt-level "$level" --amp \
+    --loss-scale "$([ "$level" = O0 ] && echo 1 || echo dynamic)" --model-dir "$out/exps" --task-name "motion10_$level" \
+    2>&1 | tee "$out/motion10_$level.log" || note "motion10 at $level"
+done
+timeout 150 "$python" -m tools.benchmark step --device cuda --batch-size "${BATCH:-32}" --variants reference,O1,O2 \
+  --rounds 9 --json "$out/step.json" >"$out/step.md" || note "step"
+
+"$python" - "$out" <<'PY'
+import datetime, json, pathlib, sys, torch
+out = pathlib.Path(sys.argv[1])
+print("\n# GPU results\n\n`bash benchmarks/gpu.sh`, %s, %s, torch %s, Python %s\n" % (
+    datetime.date.today(), torch.cuda.get_device_name(0), torch.__version__, sys.version.split()[0]))
+print("motion10 from scratch, 32x32 crop, 3 epochs of 900 clips:\n\n| level | ACC@1 | clips/s | waits for data | seconds |\n| --- | --- | --- | --- | --- |")
+for level in ("O0", "O1", "O2"):
+    path = out / "exps" / ("motion10_" + level) / "result.json"
+    if path.is_file():
+        r = json.loads(path.read_text())
+        print("| %s | %.2f | %.1f | %.0f %% | %.0f |" % (r["amp_type"], r["accuracy_top1"], r["fps"], 100 * r["data_wait_share"], r["seconds"]))
+    else:
+        print("| %s | failed | | | |" % level)
+print("\nOne full-size training step, synthetic clips (reference: fp32):\n")
+print((out / "step.md").read_text() if (out / "step.md").is_file() else "failed")
+PY
+exit "$failed"

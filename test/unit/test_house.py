@@ -1,0 +1,75 @@
+"""The rules of the house: who imports whom, where version differences live, what docs must say."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = {"network": set(), "data": set(), "dataset": {"data"}, "train": set()}  # room -> rooms that it may import
+SEAMS = {
+    "torch_npu": {"train/device.py"},
+    "apex": {"train/amp.py"},
+    "torch.distributed": {"train/distributed.py"},
+    "tqdm": {"train/log.py"},
+    "matplotlib": {"train/curves.py"},
+    "tensorboard": {"train/log.py"},
+}
+SOURCES = sorted(p for p in ROOT.rglob("*.py") if p.relative_to(ROOT).parts[0] in (*ROOMS, "tools") or p.parent == ROOT)
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "%s: relative import" % path
+            for alias in node.names:
+                yield "%s.%s" % (node.module, alias.name)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports(path):
+    name = str(path.relative_to(ROOT))
+    room = name.split("/")[0]
+    for module in _imports(path):
+        head = module.split(".")[0]
+        if room in ROOMS and head in ROOMS and head != room and not module.startswith("network.safe_load"):
+            assert head in ROOMS[room], "%s reaches into %s" % (name, head)
+        for seam, homes in SEAMS.items():
+            if module == seam or module.startswith(seam + "."):
+                assert name in homes, "%s imports %s" % (name, module)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno < 50, "%s: %s is long" % (path, node.name)
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), "%s: bare except" % path
+
+
+def test_no_version_strings_are_compared():
+    for path in SOURCES:
+        assert "torch.__version__.split" not in path.read_text(), path
+
+
+def test_the_architecture_page_shows_every_file():
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    for path in SOURCES:
+        if path.name != "__init__.py":
+            assert str(path.relative_to(ROOT)) in page, "docs/ARCHITECTURE.md lacks %s" % path.name
+
+
+def test_no_package_shadows_the_standard_librarys_test():
+    assert not (ROOT / "test" / "__init__.py").exists()
+
+
+def test_scripts_are_executable_and_short():
+    for path in (ROOT / "test").glob("*.sh"):
+        assert path.stat().st_mode & 0o100, path
+        assert subprocess.call(["bash", "-n", str(path)]) == 0

@@ -1,0 +1,59 @@
+"""The README tells the truth: its commands parse, its files exist, its options are the command line's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from network import NETWORKS
+from train.config import RECIPES
+from train.options import build_parser, parse_options
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_start_something_that_exists_with_options_that_exist(command):
+    words = shlex.split(command)
+    script = words[1]
+    assert (ROOT / script).is_file()
+    if script != "test/run_tests.sh":
+        parse_options(words[2:])
+    if script.startswith("test/train_"):
+        assert Path(script).stem[len("train_") :] in RECIPES
+
+
+def test_every_option_is_explained():
+    options = {o for action in build_parser()._actions for o in action.option_strings if o.startswith("--")}
+    table = README[README.index("## Options") : README.index("## Results")]
+    shown = set(re.findall(r"`(--[a-z-]+)`", table))
+    assert {o for o in options if not o.startswith("--no-") and o != "--help"} <= shown
+    assert {o for o in re.findall(r"(--[a-z][a-z-]+)", README)} <= options | {
+        "--apex",
+        "--gpus",
+        "--resume-epoch",
+        "--loss",
+        "--no",
+        "--no-",
+    }
+
+
+def test_the_tables_are_the_codes():
+    for name, row in RECIPES.items():
+        line = next(text for text in README.splitlines() if "test/train_%s.sh`" % name in text and text.startswith("|"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert (int(cells[2]), int(cells[4])) == (row["batch_size"], row["end_epoch"])
+        assert cells[3].startswith("%g" % row["lr_base"])
+    for name, spec in NETWORKS.items():
+        assert "| `%s` | `%s`" % (name, spec.weights_file) in README
+
+
+def test_links_lead_somewhere():
+    for page in ["README.md", "CONTRIBUTING.md", "docs/PARITY.md", "docs/ARCHITECTURE.md"]:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if not target.startswith("http"):
+                assert (ROOT / page).parent.joinpath(target).exists(), "%s: %s" % (page, target)

@@ -1,0 +1,80 @@
+"""Does one picture tell the classes? `python -m tools.one_frame WEIGHTS --dataset motion10`
+
+Evaluates with each clip replaced by one of its frames, repeated; a data set of motions must then fall to chance. Prints
+a table over the places of the clip.
+"""
+import argparse
+import json
+import sys
+from typing import Any, Dict, List, Optional, Sequence
+
+import torch
+
+from data.clip_dataset import ClipDataset
+from data.device_transforms import DeviceTransform
+from data.loaders import eval_loader
+from data.transforms import EvalTransform
+from dataset.specs import find_dataset, load_videos
+from network import build_network
+from train import device as devices
+from train.amp import Precision
+from train.config import TrainConfig
+from train.evaluate import evaluate
+
+
+def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.one_frame", description=__doc__)
+    parser.add_argument("weights", help="a run's model.pth or checkpoint")
+    parser.add_argument("--network", default=TrainConfig.network)
+    parser.add_argument("--dataset", default="motion10")
+    parser.add_argument("--data-root")
+    parser.add_argument("--split", type=int, default=1)
+    parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--json", help="also write the rows there")
+    return parser.parse_args(argv)
+
+
+def accuracies(options: argparse.Namespace) -> List[Dict[str, Any]]:
+    """A row for the whole clip and one for each of its places: {"frames": "all" or the place, "top1": percent, ...}."""
+    spec = find_dataset(options.dataset)
+    videos = load_videos(spec, options.data_root, options.split)
+    geometry = {name: spec.defaults.get(name, getattr(TrainConfig, name))
+                for name in ("clip_length", "val_frame_interval", "crop_size", "eval_batch_size")}
+    crop = geometry["crop_size"]
+    centre = EvalTransform(crop, int(round(spec.eval_scale * crop)))
+    whole = ClipDataset(videos.test, geometry["clip_length"], geometry["val_frame_interval"], centre, 0, training=False)
+    device = devices.choose_device(options.device)
+    network = build_network(options.network, len(videos.class_names), options.weights).to(device)
+    precision, transform = Precision("O0", torch.float32, device), DeviceTransform()
+    rows = []
+    for place in [None] + list(range(geometry["clip_length"])):
+        clips = whole if place is None else whole.with_repeated_frame(place)
+        loader = eval_loader(clips, 0, 1, geometry["eval_batch_size"], options.workers, False)
+        scores = evaluate(network, loader, transform, precision)
+        rows.append({"frames": "all" if place is None else place, "top1": 100 * scores.top1,
+                     "num_videos": scores.total})
+    return rows
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Measures, prints the table, writes the JSON; exit code 2 for what the user can mend."""
+    options = parse(argv)
+    try:
+        rows = accuracies(options)
+    except (ValueError, OSError) as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 2
+    print("| frames of the clip | top-1, % | videos |\n| --- | --- | --- |")
+    for row in rows:
+        frames = row["frames"] if row["frames"] == "all" else "number %d, repeated" % row["frames"]
+        print("| %s | %.2f | %d |" % (frames, row["top1"], row["num_videos"]))
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=2)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
