@@ -197,6 +197,7 @@ class Job:
         try:
             self._execute()
         finally:
+            self.streams.close()
             self.record.close()
 
     def _execute(self) -> None:

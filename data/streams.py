@@ -58,3 +58,8 @@ class ClipStreams:
     def evaluation(self) -> Any:
         """This process's share of the test videos, each once."""
         return self._test
+
+    def close(self) -> None:
+        """Ends the loader processes."""
+        self._train.close()
+        self._test.close()

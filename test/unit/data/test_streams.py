@@ -1,0 +1,48 @@
+"""The three streams of a run, and the end of their processes."""
+import multiprocessing
+import time
+
+import torch
+from film_numbers import FILMS, FRAMES
+
+from data.streams import ClipGeometry, ClipStreams, Share
+from data.video_list import VideoList
+
+GEOMETRY = ClipGeometry(4, 5, 3, 16, (16, 24), 20)
+NAMES = sorted(FRAMES)
+
+
+def streams(rank=0, world=1, workers=0, **options):
+    videos = VideoList(str(FILMS), [NAMES[row % 6] for row in range(11)], range(11))
+    return ClipStreams(videos, videos, GEOMETRY, Share(rank, world, 4 // world, 3, workers, False), 5, **options)
+
+
+def test_training_goes_on_at_a_position_and_statistics_have_draws_of_their_own():
+    run = streams()
+    assert (run.steps_per_epoch, run.evaluation_steps) == (2, 4)
+    whole = list(run.training(0, 0, 2))
+    rest = list(run.training(0, 4, 1))
+    assert len(whole) == 2 and len(rest) == 1 and torch.equal(whole[1].clip, rest[0].clip)
+    statistics = list(run.statistics(0, 2))
+    assert len(statistics) == 2 and not torch.equal(whole[0].index, statistics[0].index)
+    assert whole[0].augmented and statistics[0].augmented
+
+
+def test_evaluation_is_each_video_once_over_the_ranks():
+    batches = [batch for rank in range(3) for batch in streams(rank, 3).evaluation()]
+    assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(11))
+    assert not any(batch.augmented for batch in batches)
+
+
+def test_a_short_epoch():
+    assert streams(epoch_div_factor=2).steps_per_epoch == 1
+
+
+def test_closing_ends_the_workers_at_once():
+    run = streams(workers=2)
+    list(run.training(0, 0, 1))
+    list(run.evaluation())
+    begin = time.time()
+    run.close()
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+    assert time.time() - begin < 4  # a worker that is not told waits five seconds
