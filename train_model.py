@@ -2,8 +2,13 @@
 
     python train_model.py --network RESNET50_3D_GCN_X5 --pretrained --amp
 """
-import dataclasses
 import os
+
+# Read when torch is loaded: waiting threads soon sleep. Where other processes share a CPU's cores, threads that go on
+# spinning slow a step tenfold.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+import dataclasses
 import sys
 import time
 from pathlib import Path

@@ -9,8 +9,6 @@ shift 2
 . test/env_npu.sh
 python=$(bash test/setup.sh)
 nproc=${NPROC:-$default}
-# Waiting threads soon sleep: where other processes share the cores, threads that go on spinning slow a step tenfold.
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000}
 "$python" -m train.processes "$nproc" "${NPROC:+given}" "$recipe" "$@"
 if [ "$nproc" = 1 ]; then
   exec "$python" train_model.py --recipe "$recipe" --no-distributed "$@"

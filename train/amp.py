@@ -97,8 +97,7 @@ class Precision:
         text = "precision %s, computed in %s, loss scale %s" % (self.level, _NAMES[self.dtype], kind)
         if self.level == "O0" or self.half:
             return text
-        return text + (": this device has no fast half-precision arithmetic, so the level keeps its bookkeeping and "
-                       "computes in fp32 (--amp-dtype overrides)")
+        return text + (": no fast half-precision arithmetic here, or --amp-dtype fp32; the level's bookkeeping stays")
 
     def prepare(self, model: nn.Module) -> List[Tuple[str, torch.Tensor]]:
         """Converts an fp32 model in place; returns the named parameters that the optimizer steps: the masters where

