@@ -18,7 +18,8 @@ PY
 
 base=${PYTHON:-python3}
 command -v "$base" >/dev/null || { say "No $base found. Install Python 3.10 or later (3.7 for PyTorch 1.5, 3.8 for 1.8), or set PYTHON."; exit 2; }
-if "$base" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
+own=$("$base" -c 'import sys; print(sys.prefix)') # our own .venv may be the active one: then it is completed below
+if [ "$own" != "$venv" ] && "$base" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
   missing=$(missing_in "$base")
   [ -z "$missing" ] || { say "The active Python ($base) has torch but lacks: $missing."
     say "Install them there (see requirements.txt; cv2 is opencv-python-headless), or leave that environment to get a .venv."; exit 2; }

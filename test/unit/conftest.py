@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 CLASSES = ("down", "left", "up")
 VIDEOS = {"train": 6, "test": 3}  # of each class
+SMALL_CLIPS = "--dataset folder --crop-size 32 --clip-length 4 --train-frame-interval 3 --val-frame-interval 3".split()
 
 
 def write_video(path, seed, move=(0, 1), frames=20, size=48):

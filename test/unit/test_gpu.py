@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from conftest import SMALL_CLIPS
 
 import train_model
 from network import build_network
@@ -55,34 +56,9 @@ def test_each_level_trains_as_the_cpu_does_in_fp32(level, tolerance):
 
 
 def test_the_main_job_runs_and_evaluates_exactly(tiny_videos, tmp_path):
-    options = [
-        "--dataset",
-        "folder",
-        "--data-root",
-        str(tiny_videos),
-        "--model-dir",
-        str(tmp_path),
-        "--task-name",
-        "t",
-        "--crop-size",
-        "32",
-        "--clip-length",
-        "4",
-        "--train-frame-interval",
-        "3",
-        "--val-frame-interval",
-        "3",
-        "--batch-size",
-        "6",
-        "--end-epoch",
-        "1",
-        "--device",
-        "cuda",
-        "--amp",
-        "--workers",
-        "2",
-    ]
-    assert train_model.main(options) == 0
+    options = "--batch-size 6 --end-epoch 1 --device cuda --amp --workers 2 --task-name t".split()
+    options += ["--data-root", str(tiny_videos), "--model-dir", str(tmp_path)]
+    assert train_model.main(SMALL_CLIPS + options) == 0
     result = json.loads((tmp_path / "t" / "result.json").read_text())
     assert (result["name"], result["num_videos"], result["amp_type"]) == ("1p-CUDA", 9, "O2")
     assert result["peak_memory_bytes"] > 0

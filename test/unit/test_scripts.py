@@ -8,50 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SMALL_CLIPS
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "network" / "pretrained" / "resnet50-lite_3d_8x8_w-glore_2-3_ep-0000.pth"
 UCF101 = ROOT / "dataset" / "UCF101" / "raw"
-TINY = [
-    "--dataset",
-    "folder",
-    "--crop-size",
-    "32",
-    "--clip-length",
-    "4",
-    "--train-frame-interval",
-    "3",
-    "--val-frame-interval",
-    "3",
-    "--batch-size",
-    "3",
-    "--no-pretrained",
-    "--max-steps",
-    "2",
-    "--workers",
-    "1",
-    "--device",
-    "cpu",
-    "--amp-dtype",
-    "fp32",
-    "--no-precise-bn",
-    "--task-name",
-    "t",
-]
+TINY = SMALL_CLIPS + (
+    "--batch-size 3 --no-pretrained --max-steps 2 --workers 1 --device cpu --amp-dtype fp32 --no-precise-bn "
+    "--task-name t").split()
 
 
 def bash(script, *options, **environment):
     """(exit code, standard output, standard error)."""
-    env = dict(os.environ, PYTHON=sys.executable, **environment)
-    done = subprocess.run(
-        ["bash", str(ROOT / "test" / script)] + list(options),
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        timeout=300,
-    )
+    env = dict(os.environ, **dict({"PYTHON": sys.executable}, **environment))
+    done = subprocess.run(["bash", str(ROOT / "test" / script)] + list(options), env=env, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -139,27 +110,9 @@ def test_setup_uses_an_environment_with_torch_as_it_is():
     assert (code, said.strip(), errors) == (0, sys.executable, "")
 
 
-def test_setup_names_what_an_environment_lacks_and_installs_nothing(tmp_path):
-    fake = _fake_python(tmp_path, 'case "$1" in -) echo cv2 ;; *) exit 0 ;; esac\n')
-    env = dict(os.environ, PYTHON=fake, GLORE_VENV=str(tmp_path / "venv"))
-    done = subprocess.run(
-        ["bash", str(ROOT / "test" / "setup.sh")],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-    )
-    assert done.returncode == 2 and "cv2" in done.stderr and not (tmp_path / "venv").exists()
-
-
-def test_setup_refuses_a_python_it_has_no_requirements_for(tmp_path):
-    fake = _fake_python(tmp_path, 'case "$2" in *torch*) exit 1 ;; *) echo 3.9 ;; esac\n')
-    env = dict(os.environ, PYTHON=fake, GLORE_VENV=str(tmp_path / "venv"))
-    done = subprocess.run(
-        ["bash", str(ROOT / "test" / "setup.sh")],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-    )
-    assert done.returncode == 2 and "3.10" in done.stderr and not (tmp_path / "venv").exists()
+@pytest.mark.parametrize("body, words", [
+    ('case "$1" in -) echo cv2 ;; *) exit 0 ;; esac\n', "cv2"),  # has torch, lacks cv2
+    ('case "$2" in *torch*) exit 1 ;; *) echo 3.9 ;; esac\n', "3.10")])  # no torch, and too old for requirements.txt
+def test_setup_refuses_what_it_cannot_use_and_installs_nothing(tmp_path, body, words):
+    code, said, errors = bash("setup.sh", PYTHON=_fake_python(tmp_path, body), GLORE_VENV=str(tmp_path / "venv"))
+    assert code == 2 and words in errors and said == "" and not (tmp_path / "venv").exists()

@@ -5,47 +5,25 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
+from conftest import SMALL_CLIPS, write_video
 
 import train_model
 from network import build_network
 from train.record import PNG_NAME
 
 GOLDEN = Path(__file__).parent / "golden"
-SMALL = [
-    "--dataset",
-    "folder",
-    "--crop-size",
-    "32",
-    "--clip-length",
-    "4",
-    "--train-frame-interval",
-    "3",
-    "--val-frame-interval",
-    "3",
-    "--batch-size",
-    "6",
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
-    "--lr-base",
-    "0.01",
-    "--warmup-steps",
-    "2",
-    "--end-epoch",
-    "1",
-]
+SMALL = SMALL_CLIPS + (
+    "--batch-size 6 --workers 0 --device cpu --lr-base 0.01 --warmup-steps 2 --end-epoch 1 --task-name t").split()
 
 HALF = ["--opt-level", "O2", "--loss-scale", "128", "--amp-dtype", "fp32"]  # the level's bookkeeping on any CPU
 
 
 def run(videos, out, *options, code=0):
     """Runs the job in this process; returns the run's folder."""
-    found = train_model.main(
-        SMALL + ["--data-root", str(videos), "--model-dir", str(out), "--task-name", "t"] + list(options)
-    )
+    found = train_model.main(SMALL + ["--data-root", str(videos), "--model-dir", str(out)] + list(options))
     assert found == code
     return Path(str(out)) / "t"
 
@@ -184,6 +162,44 @@ def test_a_broken_video_is_named_counted_and_bounded(tiny_videos, tmp_path, caps
     assert len((folder / "bad_videos.jsonl").read_text().splitlines()) == 2
     run(videos, tmp_path, "--strict", code=2)
     assert "v1.avi" in capsys.readouterr().err
+
+
+def seeds_tree(root):
+    """A corner of UCF-101 as the seed lays it out: two classes, videos and raw frames of each."""
+    for label, name in ((0, "ApplyEyeMakeup"), (100, "YoYo")):
+        for group, clip in ((1, 1), (2, 1), (8, 1), (9, 1), (9, 2)):
+            stem = "v_%s_g%02d_c%02d" % (name, group, clip)
+            videos, frames = (root / "data" / "ucf101" / kind / name for kind in ("videos", "rawframes"))
+            videos.mkdir(parents=True, exist_ok=True)
+            (frames / stem).mkdir(parents=True)
+            write_video(videos / (stem + ".avi"), 10 * label + group + clip)
+            film = cv2.VideoCapture(str(videos / (stem + ".avi")))
+            for number in range(1, 21):
+                cv2.imwrite(str(frames / stem / ("img_%05d.jpg" % number)), film.read()[1])
+
+
+def test_ucf101_trains_from_videos_and_from_raw_frames(tmp_path):
+    seeds_tree(tmp_path)
+    for source in ("video", "rawframes"):
+        folder = run(tmp_path, tmp_path / source, "--dataset", "UCF101", "--source", source, "--max-steps", "1",
+                     "--no-precise-bn")
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["num_videos"], len(result["class_names"])) == (4, 101)
+        log = (folder / "train.log").read_text()
+        assert "6 training and 4 test videos of 101 classes" in log and "13,310 of 13,320 videos are missing" in log
+        assert list((folder / "checkpoints").iterdir())
+
+
+def test_a_wrong_list_is_refused_with_its_line(tmp_path, capsys):
+    seeds_tree(tmp_path)
+    lists = tmp_path / "data" / "ucf101"
+    (lists / "ucf101_train_split_1_videos.txt").write_text("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 101\n")
+    (lists / "ucf101_val_split_1_videos.txt").write_text("ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi\n")
+    run(tmp_path, tmp_path, "--dataset", "UCF101", code=2)
+    assert "ucf101_train_split_1_videos.txt:1" in capsys.readouterr().err
+    (lists / "ucf101_train_split_1_videos.txt").write_text("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 0\n")
+    run(tmp_path, tmp_path, "--dataset", "UCF101", code=2)
+    assert "ucf101_val_split_1_videos.txt:1" in capsys.readouterr().err
 
 
 def test_profile_traces_some_steps_and_saves_nothing(tiny_videos, tmp_path, capfd):
