@@ -22,12 +22,8 @@ class Level(NamedTuple):
     loss_scale: Union[float, str]
 
 
-LEVELS = {
-    "O0": Level(False, False, False, False, 1.0),
-    "O1": Level(False, True, False, False, "dynamic"),
-    "O2": Level(True, False, False, True, "dynamic"),
-    "O3": Level(True, False, True, False, 1.0),
-}
+LEVELS = {"O0": Level(False, False, False, False, 1.0), "O1": Level(False, True, False, False, "dynamic"),
+          "O2": Level(True, False, False, True, "dynamic"), "O3": Level(True, False, True, False, 1.0)}
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -72,9 +68,8 @@ def resolve_dtype(level: str, wanted: str, auto: Optional[torch.dtype]) -> torch
 class Precision:
     """One level at work: converts the network, keeps the master weights, scales the loss, steps the optimizer."""
 
-    def __init__(
-        self, level: str, dtype: torch.dtype, device: torch.device, loss_scale: Union[float, str, None] = None
-    ) -> None:
+    def __init__(self, level: str, dtype: torch.dtype, device: torch.device,
+                 loss_scale: Union[float, str, None] = None) -> None:
         self.level, self.dtype, self.device, self.row = level, dtype, device, LEVELS[level]
         self.half = dtype != torch.float32
         self.scaler = LossScaler(self.row.loss_scale if loss_scale is None else loss_scale)
@@ -157,9 +152,8 @@ class Precision:
 
     def state_dict_of(self, model: nn.Module) -> Dict[str, torch.Tensor]:
         """The model's state dict in fp32, master weights in place of half ones."""
-        state = {
-            key: value.float() if value.is_floating_point() else value for key, value in model.state_dict().items()
-        }
+        state = {key: value.float() if value.is_floating_point() else value for key,
+                 value in model.state_dict().items()}
         state.update((name, master.detach()) for name, _, master in self._pairs)
         return state
 

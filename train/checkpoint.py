@@ -90,14 +90,12 @@ class Checkpoints:
             epochs = self.epochs()
             if not epochs:
                 raise CheckpointError(
-                    "--resume: no checkpoint of this run in %s; drop --resume, or give a file" % self.folder
-                )
+                    "--resume: no checkpoint of this run in %s; drop --resume, or give a file" % self.folder)
             return self.path(epochs[-1])
         path = self.path(int(str(wanted)[6:])) if str(wanted).startswith("epoch:") else Path(str(wanted))
         if not path.is_file():
             raise CheckpointError(
-                "--resume %s: no such file; there are epochs %s in %s" % (path, self.epochs() or "none", self.folder)
-            )
+                "--resume %s: no such file; there are epochs %s in %s" % (path, self.epochs() or "none", self.folder))
         return path
 
 
@@ -106,8 +104,7 @@ def load_checkpoint(path: Path) -> Dict[str, Any]:
     content = safe_load(str(path))
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise CheckpointError(
-            "--resume %s: no checkpoint of this toolkit (schema %d); weights alone go to --pretrained" % (path, SCHEMA)
-        )
+            "--resume %s: no checkpoint of this toolkit (schema %d); weights alone go to --pretrained" % (path, SCHEMA))
     state = content["state_dict"]
     content["state_dict"] = {k[len(_PREFIX) :] if k.startswith(_PREFIX) else k: v for k, v in state.items()}
     return content
@@ -118,16 +115,11 @@ def check_same_run(content: Mapping[str, Any], expected: Mapping[str, Any], path
     to its value here.
     """
     found = {**content["config"], **content}
-    wrong = [
-        "%s was %s, is %s" % (name, _short(found.get(name)), _short(value))
-        for name, value in expected.items()
-        if found.get(name) != value
-    ]
+    wrong = ["%s was %s, is %s" % (name, _short(found.get(name)), _short(value)) for name, value in expected.items()
+             if found.get(name) != value]
     if wrong:
-        raise CheckpointError(
-            "--resume %s: it is of another run: %s. Give it as --pretrained to start from its weights"
-            % (path, "; ".join(wrong))
-        )
+        raise CheckpointError("--resume %s: it is of another run: %s. Give it as --pretrained to start from its weights"
+                              % (path, "; ".join(wrong)))
 
 
 def _short(value: Any) -> str:
@@ -136,12 +128,9 @@ def _short(value: Any) -> str:
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> Dict[str, torch.Tensor]:
     """The momentum of each parameter by the parameter's name, so that it does not depend on the groups' order."""
-    return {
-        name: optimizer.state[p]["momentum_buffer"].detach()
-        for group in optimizer.param_groups
-        for name, p in zip(group["names"], group["params"])
-        if optimizer.state.get(p, {}).get("momentum_buffer") is not None
-    }
+    return {name: optimizer.state[p]["momentum_buffer"].detach() for group in optimizer.param_groups
+            for name, p in zip(group["names"], group["params"])
+            if optimizer.state.get(p, {}).get("momentum_buffer") is not None}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, momenta: Mapping[str, torch.Tensor]) -> None:
@@ -150,8 +139,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, momenta: Mapping[str,
         for name, parameter in zip(group["names"], group["params"]):
             if name in momenta:
                 optimizer.state[parameter]["momentum_buffer"] = (
-                    momenta[name].to(parameter.device, parameter.dtype).clone()
-                )
+                    momenta[name].to(parameter.device, parameter.dtype).clone())
 
 
 def plain(config: Mapping[str, Any]) -> Dict[str, Any]:

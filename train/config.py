@@ -16,18 +16,16 @@ BACKENDS = ("auto", "hccl", "nccl", "gloo")
 DEVICES = ("auto", "npu", "cuda", "cpu")
 SOURCES = ("auto", "video", "rawframes")
 
-# SPEC of the scripts under test/: one row a script. Percentages are shares of the run's optimizer steps.
+_FROM_PRETRAINED = dict(pretrained=True, amp=True, opt_level="O2", loss_scale=128.0)
+# The table of the scripts under test/: one row a script. Percentages are shares of the run's optimizer steps.
 RECIPES: Dict[str, Dict[str, Any]] = {
-    "full_1p": dict(batch_size=4, lr_base=0.001, end_epoch=90),
-    "full_8p": dict(batch_size=16, lr_base=0.004, end_epoch=90, distributed=True),
-    "performance_1p": dict(batch_size=4, lr_base=0.001, end_epoch=3),
-    "performance_8p": dict(batch_size=16, lr_base=0.005, end_epoch=3, distributed=True),
-    "finetune_1p": dict(
-        batch_size=4, lr_base=0.001, end_epoch=90, fine_tune=True, warmup_steps="5%", lr_steps=("60%", "85%")
-    ),
+    "full_1p": dict(_FROM_PRETRAINED, batch_size=4, lr_base=0.001, end_epoch=90),
+    "full_8p": dict(_FROM_PRETRAINED, batch_size=16, lr_base=0.004, end_epoch=90, distributed=True),
+    "performance_1p": dict(_FROM_PRETRAINED, batch_size=4, lr_base=0.001, end_epoch=3),
+    "performance_8p": dict(_FROM_PRETRAINED, batch_size=16, lr_base=0.005, end_epoch=3, distributed=True),
+    "finetune_1p": dict(_FROM_PRETRAINED, batch_size=4, lr_base=0.001, end_epoch=90, fine_tune=True,
+                        warmup_steps="5%", lr_steps=("60%", "85%")),
 }
-for _row in RECIPES.values():
-    _row.update(pretrained=True, amp=True, opt_level="O2", loss_scale=128.0)
 
 
 class OptionError(ValueError):
@@ -43,27 +41,21 @@ class TrainConfig:
     """What a run is. Field `lr_base` is option `--lr-base`, and so on."""
 
     # the network
-    network: str = _option(
-        "RESNET50_3D_GCN_X5",
-        "name of the network (RESNET50_3D_GCN_X5, RESNET101_3D_GCN_X5, RESNET50_3D, RESNET101_3D)",
-        metavar="NAME",
-    )
-    pretrained: Union[bool, str] = _option(
-        False, "start from the network's pretrained file, or from the file given", metavar="PATH"
-    )
+    network: str = _option("RESNET50_3D_GCN_X5",
+                           "name of the network (RESNET50_3D_GCN_X5, RESNET101_3D_GCN_X5, RESNET50_3D, RESNET101_3D)",
+                           metavar="NAME")
+    pretrained: Union[bool, str] = _option(False, "start from the network's pretrained file, or from the file given",
+                                           metavar="PATH")
     fine_tune: bool = _option(False, "full learning rate for the classifier, half of it for everything else")
-    resume: Union[bool, str] = _option(
-        False, "go on from the newest checkpoint of this task, or from the file given", metavar="PATH"
-    )
+    resume: Union[bool, str] = _option(False, "go on from the newest checkpoint of this task, or from the file given",
+                                       metavar="PATH")
     # the data
-    dataset: str = _option(
-        "UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 (built in) or folder (your own)", metavar="NAME"
-    )
+    dataset: str = _option("UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 (built in) or folder (your own)",
+                           metavar="NAME")
     data_root: Optional[str] = _option(None, "folder of the data set (default: dataset/NAME/raw)", metavar="DIR")
     split: int = _option(1, "which of the data set's official splits, 1 to 3")
-    source: str = _option(
-        "auto", "read video files or extracted frames; auto takes videos where there are any", SOURCES
-    )
+    source: str = _option("auto", "read video files or extracted frames; auto takes videos where there are any",
+                          SOURCES)
     clip_length: int = _option(8, "frames of a clip")
     train_frame_interval: int = _option(8, "distance between the frames of a training clip, in frames of the video")
     val_frame_interval: int = _option(8, "distance between the frames of an evaluation clip, in frames of the video")
@@ -71,34 +63,27 @@ class TrainConfig:
     bad_video_budget: float = _option(0.01, "share of the training videos that may be unreadable before the run stops")
     strict: bool = _option(False, "stop at the first video that cannot be read")
     # the recipe
-    recipe: Optional[str] = _option(
-        None, "a row of the table of recipes: " + ", ".join(sorted(RECIPES)), tuple(sorted(RECIPES))
-    )
+    recipe: Optional[str] = _option(None, "a row of the table of recipes: " + ", ".join(sorted(RECIPES)),
+                                    tuple(sorted(RECIPES)))
     batch_size: int = _option(4, "clips of one step on one device")
     lr_base: float = _option(0.001, "learning rate of one global batch")
     lr_steps: Tuple[Union[int, str], ...] = _option(
-        (10800000, 15600000, 20400000),
-        "where the rate decays: clips seen, or shares of the run such as 60%%,85%%",
-        metavar="A,B,…",
-    )
+        (10800000, 15600000, 20400000), "where the rate decays: clips seen, or shares of the run such as 60%%,85%%",
+        metavar="A,B,…")
     lr_factor: float = _option(0.1, "what the rate is multiplied by there, at most 1")
     warmup_steps: Union[int, str] = _option(
-        1500, "optimizer steps over which the rate rises from a tenth, or a share of the run such as 5%%", metavar="N"
-    )
+        1500, "optimizer steps over which the rate rises from a tenth, or a share of the run such as 5%%", metavar="N")
     weight_decay: float = _option(0.0001, "L2 penalty of every parameter that is no bias")
     end_epoch: int = _option(90, "epochs to train")
-    epoch_div_factor: int = _option(
-        1, "an epoch is this fraction of the data (the original's 'epoch' was a quarter: 4)"
-    )
+    epoch_div_factor: int = _option(1, "an epoch is this fraction of the data; the original's was a quarter: 4")
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
     precise_bn: bool = _option(True, "re-estimate the BatchNorm statistics at the end of each epoch")
     random_seed: int = _option(1, "seed of everything that is drawn, 0 to 4294967295")
     # precision
     amp: bool = _option(False, "mixed precision; alone it means --opt-level O2")
     opt_level: str = _option("O2", "level of mixed precision, as in NVIDIA apex", OPT_LEVELS)
-    loss_scale: Union[float, str, None] = _option(
-        None, "a number, or dynamic (default: what the level says)", metavar="SCALE"
-    )
+    loss_scale: Union[float, str, None] = _option(None, "a number, or dynamic (default: what the level says)",
+                                                  metavar="SCALE")
     amp_dtype: str = _option("auto", "half-precision type; auto asks the device", AMP_DTYPES)
     # the machine
     device: str = _option("auto", "npu, cuda or cpu; auto takes the first there is", DEVICES)
@@ -121,19 +106,8 @@ class TrainConfig:
     profile: bool = _option(False, "trace some steps and print where their time goes")
 
     def __post_init__(self) -> None:
-        for name in (
-            "clip_length",
-            "train_frame_interval",
-            "val_frame_interval",
-            "crop_size",
-            "batch_size",
-            "end_epoch",
-            "epoch_div_factor",
-            "save_frequency",
-            "keep",
-            "eval_batch_size",
-            "split",
-        ):
+        for name in ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size", "batch_size",
+                     "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size", "split"):
             _at_least(self, name, 1)
         for name in ("max_steps", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
             _at_least(self, name, 0)
@@ -149,16 +123,14 @@ class TrainConfig:
             raise OptionError("--random-seed %s: takes 0 to 4294967295" % self.random_seed)
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
             raise OptionError(
-                "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name
-            )
+                "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         if isinstance(self.loss_scale, float) and not 0 < self.loss_scale < float("inf"):
             raise OptionError("--loss-scale %s: takes a number above 0, or dynamic" % self.loss_scale)
         if not self.amp and self.loss_scale not in (None, 1.0):
             raise OptionError(
-                "--loss-scale %s without --amp: fp32 needs no loss scale; add --amp or drop it" % self.loss_scale
-            )
+                "--loss-scale %s without --amp: fp32 needs no loss scale; add --amp or drop it" % self.loss_scale)
 
     @property
     def level(self) -> str:
@@ -177,28 +149,23 @@ def _at_least(config: TrainConfig, name: str, least: int) -> None:
         raise OptionError("%s %s: must be %d or more" % (option_name(name), value, least))
 
 
-def resolve_config(
-    typed: Mapping[str, Any], dataset_name: str, dataset_defaults: Mapping[str, Any]
-) -> Tuple[TrainConfig, Dict[str, str]]:
+def resolve_config(typed: Mapping[str, Any], dataset_name: str,
+                   dataset_defaults: Mapping[str, Any]) -> Tuple[TrainConfig, Dict[str, str]]:
     """The configuration in force, and for each field where its value came from ('typed', the data set, the recipe or
     'default').
     """
     recipe = typed.get("recipe")
     if recipe is not None and recipe not in RECIPES:
         raise OptionError("--recipe %s: takes one of %s" % (recipe, ", ".join(sorted(RECIPES))))
-    layers = [
-        ("typed", dict(typed)),
-        ("data set " + dataset_name, dict(dataset_defaults)),
-        ("recipe %s" % recipe, RECIPES[recipe] if recipe else {}),
-    ]
-    if "opt_level" in typed and "amp" not in typed:
-        layers[0][1]["amp"] = typed["opt_level"] != "O0"
-    if typed.get("amp") is False:
-        if typed.get("opt_level", "O0") != "O0":
-            raise OptionError(
-                "--opt-level %s with --amp off contradict each other: drop one of them" % typed["opt_level"]
-            )
-        layers[0][1].setdefault("loss_scale", None)
+    chosen = dict(typed)
+    if "opt_level" in typed:
+        chosen.setdefault("amp", typed["opt_level"] != "O0")
+    if not chosen.get("amp", True):
+        chosen.setdefault("loss_scale", None)
+        if chosen.get("opt_level", "O0") != "O0":
+            raise OptionError("--opt-level %s contradicts --amp off: drop one of them" % chosen["opt_level"])
+    layers = [("typed", chosen), ("data set " + dataset_name, dict(dataset_defaults)),
+              ("recipe %s" % recipe, RECIPES[recipe] if recipe else {})]
     values: Dict[str, Any] = {}
     sources: Dict[str, str] = {}
     for row in dataclasses.fields(TrainConfig):

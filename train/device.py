@@ -22,8 +22,7 @@ def _module(kind: str) -> Any:
             importlib.import_module("torch_npu")
         except (ImportError, OSError) as error:
             raise ValueError(
-                "--device npu: torch_npu is installed but does not load (%s); source CANN's set_env.sh first" % error
-            )
+                "--device npu: torch_npu is installed but does not load (%s); source CANN's set_env.sh first" % error)
     return getattr(torch, kind, None)
 
 
@@ -49,10 +48,8 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     if local_rank >= device_count(kind):
-        raise ValueError(
-            "process %d has no device: this machine has %d %s; start at most that many processes (NPROC)"
-            % (local_rank, device_count(kind), kind)
-        )
+        raise ValueError("process %d has no device: this machine has %d %s; start at most that many processes (NPROC)"
+                         % (local_rank, device_count(kind), kind))
     device = torch.device(kind, local_rank)
     _module(kind).set_device(device)
     return device

@@ -31,10 +31,8 @@ def read_ranks(distributed: bool, world_size: int = 0, local_rank: int = -1) -> 
     environment = os.environ
     world = world_size or int(environment.get("WORLD_SIZE", "1"))
     if "WORLD_SIZE" in environment and world_size and world_size != int(environment["WORLD_SIZE"]):
-        raise ValueError(
-            "--world-size %d: the launcher started %s processes; drop the option"
-            % (world_size, environment["WORLD_SIZE"])
-        )
+        raise ValueError("--world-size %d: the launcher started %s processes; drop the option"
+                         % (world_size, environment["WORLD_SIZE"]))
     if world == 1:
         return Ranks()
     if not distributed:
@@ -44,8 +42,7 @@ def read_ranks(distributed: bool, world_size: int = 0, local_rank: int = -1) -> 
     if not 0 <= rank < world:
         raise ValueError(
             "--world-size %d: nothing says which process this is (rank %d); start by torchrun or test/launch.sh, "
-            "or give --local-rank" % (world, rank)
-        )
+            "or give --local-rank" % (world, rank))
     return Ranks(rank, max(local, 0), world)
 
 
@@ -55,9 +52,8 @@ def start(ranks: Ranks, backend: str, dist_url: str) -> None:
         return
     if not dist.is_available():
         raise ValueError("--distributed: this PyTorch was built without torch.distributed")
-    dist.init_process_group(
-        backend, init_method=dist_url, rank=ranks.rank, world_size=ranks.world_size, timeout=TIMEOUT
-    )
+    dist.init_process_group(backend, init_method=dist_url, rank=ranks.rank, world_size=ranks.world_size,
+                            timeout=TIMEOUT)
 
 
 def stop() -> None:

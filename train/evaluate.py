@@ -13,13 +13,8 @@ from train.prefetch import Prefetcher
 PROTOCOL = "one centre clip a video, short side resized, centre crop"
 
 
-def evaluate(
-    model: nn.Module,
-    batches: Iterable[Any],
-    transform: Callable[[Any], torch.Tensor],
-    precision: Precision,
-    on_failures: Optional[Callable[[Any], Any]] = None,
-) -> Scores:
+def evaluate(model: nn.Module, batches: Iterable[Any], transform: Callable[[Any], torch.Tensor], precision: Precision,
+             on_failures: Optional[Callable[[Any], Any]] = None) -> Scores:
     """Scores of this process's share of the videos, summed over all processes. A video that cannot be read counts as
     an error.
 

@@ -3,6 +3,7 @@ they come from.
 """
 
 import functools
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Optional
@@ -40,41 +41,29 @@ class Position:
     step: int = 0
 
 
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of a step's dropout on one process, 63 bits."""
+    return int.from_bytes(hashlib.sha256(b"%d %d %d" % (seed, step, rank)).digest()[:8], "big") >> 1
+
+
 class Trainer:
-    """A network with all that a step needs. `model` is what the forward pass goes through (DDP's wrapper), `module`
-    the network itself.
+    """A network with all that a step needs.
+
+    `model` is what the forward pass goes through (DDP's wrapper), `module` the network itself.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: LearningRate,
-        precision: Precision,
-        transform: Callable[[Any], torch.Tensor],
-        seed: int,
-        rank: int = 0,
-    ) -> None:
-        self.model, self.optimizer, self.schedule, self.precision, self.transform = (
-            model,
-            optimizer,
-            schedule,
-            precision,
-            transform,
-        )
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: LearningRate, precision: Precision,
+                 transform: Callable[[Any], torch.Tensor], seed: int, rank: int = 0) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.precision, self.transform = precision, transform
         self.module: nn.Module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.metrics = ClassificationMetrics(precision.device)
         self._seed, self._rank = seed, rank
 
     def step(self, batch: Any, number: int) -> bool:
-        """One optimizer step on a device batch, `number` counted from 1. False where an overflow made it change
-        nothing.
-        """
-        rate = self.schedule(number)
-        set_rate(self.optimizer, rate)
-        seed_device(
-            (self._seed << 40) ^ (number << 12) ^ self._rank, self.precision.device
-        )  # dropout follows from (seed, step, rank)
+        """One optimizer step, `number` counted from 1, on a device batch. False where an overflow skipped it."""
+        set_rate(self.optimizer, self.schedule(number))
+        seed_device(dropout_seed(self._seed, number, self._rank), self.precision.device)
         with self.precision.cast():
             logits = self.model(self.transform(batch))  # (N, K)
         loss = functional.cross_entropy(logits.float(), batch.label)
@@ -140,12 +129,8 @@ class Run:
             average_buffers(self.trainer.module)
             scores = self.evaluate()
             last = position.step >= self.plan.last_step
-            self.record.epoch(
-                position,
-                scores,
-                self.meter.total(),
-                save=last or (done and position.epoch % self.plan.save_frequency == 0),
-            )
+            self.record.epoch(position, scores, self.meter.total(),
+                              save=last or (done and position.epoch % self.plan.save_frequency == 0))
         return scores
 
     def evaluate(self) -> Scores:
@@ -182,5 +167,4 @@ class Run:
         if not math.isfinite(scores.loss):
             raise NotFinite(
                 "the loss is not a number any more near step %d: lower --lr-base, lengthen --warmup-steps or, in half "
-                "precision, lower --loss-scale; the last checkpoint is untouched" % position.step
-            )
+                "precision, lower --loss-scale; the last checkpoint is untouched" % position.step)

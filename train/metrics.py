@@ -29,9 +29,8 @@ class ClassificationMetrics:
 
     def reset(self) -> None:
         """Starts again from nothing."""
-        self._loss = torch.zeros(
-            (), dtype=torch.float32 if self._device.type == "npu" else torch.float64, device=self._device
-        )
+        self._loss = torch.zeros((), dtype=torch.float32 if self._device.type == "npu" else torch.float64,
+                                 device=self._device)
         self._counts = torch.zeros(4, dtype=torch.int64, device=self._device)  # top-1, top-5, all, unreadable
 
     def update(self, logits: Tensor, labels: Tensor, readable: Optional[Tensor] = None) -> None:
@@ -44,8 +43,7 @@ class ClassificationMetrics:
         hits = (best == labels[:, None]) & readable[:, None]  # (N, 5)
         self._loss += torch.where(readable, losses, torch.zeros_like(losses)).sum().to(self._loss.dtype)
         self._counts += torch.stack(
-            [hits[:, :1].sum(), hits.sum(), readable.new_ones(readable.shape).sum(), (~readable).sum()]
-        )
+            [hits[:, :1].sum(), hits.sum(), readable.new_ones(readable.shape).sum(), (~readable).sum()])
 
     def compute(self, reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Scores:
         """The scores over all processes; `reduce` sums a tensor over them. Reads from the device."""

@@ -16,12 +16,8 @@ class GroupRow(NamedTuple):
     decays: bool
 
 
-GROUPS = (
-    GroupRow("weights", 1.0, True),
-    GroupRow("biases", 1.0, False),
-    GroupRow("slow weights", 0.5, True),
-    GroupRow("slow biases", 0.5, False),
-)
+GROUPS = (GroupRow("weights", 1.0, True), GroupRow("biases", 1.0, False), GroupRow("slow weights", 0.5, True),
+          GroupRow("slow biases", 0.5, False))
 
 
 def group_of(parameter_name: str, fine_tune: bool) -> GroupRow:
@@ -32,21 +28,15 @@ def group_of(parameter_name: str, fine_tune: bool) -> GroupRow:
     return GROUPS[2 * slow + parameter_name.endswith(".bias")]
 
 
-def parameter_groups(
-    named_parameters: Iterable[Tuple[str, torch.Tensor]], weight_decay: float, fine_tune: bool
-) -> List[Dict[str, Any]]:
+def parameter_groups(named_parameters: Iterable[Tuple[str, torch.Tensor]], weight_decay: float,
+                     fine_tune: bool) -> List[Dict[str, Any]]:
     """Groups for torch.optim.SGD, in the order of GROUPS, empty ones left out; `names` says who is in each."""
     members: Dict[str, List[Tuple[str, torch.Tensor]]] = {row.name: [] for row in GROUPS}
     for name, parameter in named_parameters:
         members[group_of(name, fine_tune).name].append((name, parameter))
     return [
-        {
-            "params": [p for _, p in members[row.name]],
-            "names": [n for n, _ in members[row.name]],
-            "group": row.name,
-            "lr_multiplier": row.lr_multiplier,
-            "weight_decay": weight_decay if row.decays else 0.0,
-        }
+        {"params": [p for _, p in members[row.name]], "names": [n for n, _ in members[row.name]], "group": row.name,
+         "lr_multiplier": row.lr_multiplier, "weight_decay": weight_decay if row.decays else 0.0}
         for row in GROUPS
         if members[row.name]
     ]

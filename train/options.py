@@ -12,13 +12,8 @@ from train.config import OptionError, TrainConfig, option_name
 _TRUE, _FALSE = ("1", "true", "yes", "y", "on"), ("0", "false", "no", "n", "off")
 
 # The original's spellings -> ours. They still work; each says once what to write instead.
-OLD_SPELLINGS = {
-    "--apex": "--amp",
-    "--apex-level": "--opt-level",
-    "--prof": "--profile",
-    "--resume-epoch": "--resume",
-    "--gpus": "--device",
-}
+OLD_SPELLINGS = {"--apex": "--amp", "--apex-level": "--opt-level", "--prof": "--profile", "--resume-epoch": "--resume",
+                 "--gpus": "--device"}
 
 
 def parse_bool(text: str) -> bool:
@@ -56,13 +51,8 @@ def parse_loss_scale(text: str) -> Union[float, str]:
     return "dynamic" if text.lower() == "dynamic" else float(text)
 
 
-_PARSERS = {
-    "pretrained": parse_bool_or_path,
-    "resume": parse_bool_or_path,
-    "lr_steps": parse_steps_list,
-    "warmup_steps": parse_steps,
-    "loss_scale": parse_loss_scale,
-}
+_PARSERS = {"pretrained": parse_bool_or_path, "resume": parse_bool_or_path, "lr_steps": parse_steps_list,
+            "warmup_steps": parse_steps, "loss_scale": parse_loss_scale}
 
 
 def _choice(name: str) -> Callable[[str], str]:
@@ -73,36 +63,21 @@ def _choice(name: str) -> Callable[[str], str]:
 def build_parser() -> argparse.ArgumentParser:
     """One option a field; what was not typed is absent from the result."""
     parser = argparse.ArgumentParser(
-        prog="train_model.py",
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
+        prog="train_model.py", allow_abbrev=False, argument_default=argparse.SUPPRESS,
         description="Trains a GloRe network on videos, evaluates it and saves its weights under exps/TASK/.",
-        epilog="A yes-or-no option takes nothing, yes or no; --no-NAME switches it off.",
-    )
+        epilog="A yes-or-no option takes nothing, yes or no; --no-NAME switches it off.")
     for row in dataclasses.fields(TrainConfig):
         shown = row.default if not isinstance(row.default, tuple) else ",".join(str(v) for v in row.default)
         text = row.metadata["help"] + (
-            "" if row.default is None or row.default == "" else " [%s]" % str(shown).replace("%", "%%")
-        )
+            "" if row.default is None or row.default == "" else " [%s]" % str(shown).replace("%", "%%"))
         name, choices, metavar = option_name(row.name), row.metadata["choices"], row.metadata["metavar"]
         if isinstance(row.default, bool):
             parse = _PARSERS.get(row.name, parse_bool)
             parser.add_argument(name, nargs="?", const=True, type=parse, metavar=metavar or "yes|no", help=text)
-            parser.add_argument(
-                "--no-" + name[2:],
-                dest=row.name,
-                action="store_false",
-                default=argparse.SUPPRESS,
-                help=argparse.SUPPRESS,
-            )
+            parser.add_argument("--no-" + name[2:], dest=row.name, action="store_false", default=argparse.SUPPRESS,
+                                help=argparse.SUPPRESS)
         elif choices:
-            parser.add_argument(
-                name,
-                type=_choice(row.name),
-                choices=choices,
-                metavar="|".join(choices),
-                help=text,
-            )
+            parser.add_argument(name, type=_choice(row.name), choices=choices, metavar="|".join(choices), help=text)
         else:
             kind = _PARSERS.get(row.name, str if row.default is None else type(row.default))
             parser.add_argument(name, type=kind, metavar=metavar or "N", help=text)
@@ -152,8 +127,7 @@ def _old_gpus(value: str) -> List[str]:
     if "," in value.strip(","):
         raise OptionError(
             "--gpus %s: several devices are started by NPROC=%d bash test/train_full_8p.sh, one process a device"
-            % (value, len(value.split(",")))
-        )
+            % (value, len(value.split(","))))
     return ["auto"]
 
 
@@ -170,6 +144,5 @@ def parse_options(argv: Sequence[str]) -> Tuple[Dict[str, Any], List[str]]:
         names = [option for action in parser._actions for option in action.option_strings]
         near = difflib.get_close_matches(unknown[0].split("=")[0], names, n=1)
         raise OptionError(
-            "unknown option %s%s" % (unknown[0], ": did you mean %s?" % near[0] if near else "; see --help")
-        )
+            "unknown option %s%s" % (unknown[0], ": did you mean %s?" % near[0] if near else "; see --help"))
     return vars(known), notices

@@ -11,11 +11,8 @@ from train.device import copy_stream, on_stream, wait_for_stream
 def to_device(batch: Any, device: torch.device) -> Any:
     """A named tuple's tensors on the device; from pinned memory the copy does not wait."""
     return batch._replace(
-        **{
-            name: value.to(device, non_blocking=True)
-            for name, value in batch._asdict().items()
-            if isinstance(value, torch.Tensor)
-        }
+        **{name: value.to(device, non_blocking=True) for name, value in batch._asdict().items()
+           if isinstance(value, torch.Tensor)}
     )
 
 

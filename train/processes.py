@@ -19,15 +19,10 @@ def objection(processes: int, given: bool, recipe: str, device: str) -> Optional
         return "NPROC=%d: must be 1 or more.\nWrite, for example: NPROC=1 bash test/train_%s.sh" % (processes, recipe)
     if processes <= count or (kind == "cpu" and given):
         return None
-    there = (
-        "no npu or cuda device, only the CPU"
-        if kind == "cpu"
-        else "%d %s device%s" % (count, kind, "" if count == 1 else "s")
-    )
-    return (
-        "%d devices are asked for; this machine has %s.\nGo on with as many processes as suit it, "
-        "at the same batch a device: NPROC=%d bash test/train_%s.sh" % (processes, there, max(count, 1), recipe)
-    )
+    there = ("no npu or cuda device, only the CPU" if kind == "cpu"
+             else "%d %s device%s" % (count, kind, "" if count == 1 else "s"))
+    return ("%d devices are asked for; this machine has %s.\nGo on with as many processes as suit it, "
+            "at the same batch a device: NPROC=%d bash test/train_%s.sh" % (processes, there, max(count, 1), recipe))
 
 
 def main(argv: List[str]) -> int:

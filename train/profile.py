@@ -35,8 +35,7 @@ def profile_steps(trainer: Trainer, batches: Iterable[Any], folder: Path) -> Pat
     path = folder / "trace.json"
     profiler.export_chrome_trace(str(path))
     order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    LOGGER.info(
-        "where %d steps spend their time:\n%s", TRACED_STEPS, profiler.key_averages().table(sort_by=order, row_limit=25)
-    )
+    LOGGER.info("where %d steps spend their time:\n%s", TRACED_STEPS,
+                profiler.key_averages().table(sort_by=order, row_limit=25))
     LOGGER.info("trace: %s", path)
     return path

@@ -31,15 +31,8 @@ class Best:
 class RunRecord:
     """Takes the loop's reports. Every process calls it; only `writes` ones touch the disk."""
 
-    def __init__(
-        self,
-        folder: Path,
-        task: str,
-        checkpoints: Checkpoints,
-        snapshot: Callable[[], Dict[str, Any]],
-        state_dict: Callable[[], Dict[str, torch.Tensor]],
-        writes: bool,
-    ) -> None:
+    def __init__(self, folder: Path, task: str, checkpoints: Checkpoints, snapshot: Callable[[], Dict[str, Any]],
+                 state_dict: Callable[[], Dict[str, torch.Tensor]], writes: bool) -> None:
         self.folder, self.task, self.writes, self.shows_progress = folder, task, writes, writes
         self.best = Best()
         self.seconds_before = 0.0
@@ -49,28 +42,12 @@ class RunRecord:
 
     def interval(self, position: Position, scores: Scores, rate: float, speed: Speed) -> None:
         """A line every so many steps."""
-        LOGGER.info(
-            "epoch %d step %d  loss %.4f  top-1 %.1f %%  lr %.2e  %.2f clips/s  waiting for data %.0f %%",
-            position.epoch + 1,
-            position.step,
-            scores.loss,
-            100 * scores.top1,
-            rate,
-            speed.clips_per_second,
-            100 * speed.data_wait_share,
-        )
-        self._scalars.write(
-            "train",
-            position.step,
-            {
-                "epoch": position.epoch + 1,
-                "loss": scores.loss,
-                "top1": scores.top1,
-                "lr": rate,
-                "fps": speed.clips_per_second,
-                "data_wait_share": speed.data_wait_share,
-            },
-        )
+        LOGGER.info("epoch %d step %d  loss %.4f  top-1 %.1f %%  lr %.2e  %.2f clips/s  waiting for data %.0f %%",
+                    position.epoch + 1, position.step, scores.loss, 100 * scores.top1, rate, speed.clips_per_second,
+                    100 * speed.data_wait_share)
+        self._scalars.write("train", position.step, {
+            "epoch": position.epoch + 1, "loss": scores.loss, "top1": scores.top1, "lr": rate,
+            "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share})
 
     def epoch(self, position: Position, scores: Scores, speed: Speed, save: bool) -> None:
         """An epoch (or the run) has ended: its scores, the picture, the checkpoint."""
@@ -78,26 +55,16 @@ class RunRecord:
         if best:
             self.best = Best(scores.top1, position.epoch)
         LOGGER.info("epoch %d: %s%s", position.epoch, describe_scores(scores), "  (best so far)" if best else "")
-        self._scalars.write(
-            "epoch",
-            position.step,
-            {
-                "epoch": position.epoch,
-                "val_loss": scores.loss,
-                "val_top1": scores.top1,
-                "val_top5": scores.top5,
-                "unreadable": scores.unreadable,
-                "fps": speed.clips_per_second,
-            },
-        )
+        self._scalars.write("epoch", position.step, {
+            "epoch": position.epoch, "val_loss": scores.loss, "val_top1": scores.top1, "val_top5": scores.top5,
+            "unreadable": scores.unreadable, "fps": speed.clips_per_second})
         if not self.writes:
             return
         if self._drawing:
             self._drawing = draw_curves(self.folder / "metrics.jsonl", self.folder / PNG_NAME, self.task)
         if save or best:
-            content = dict(
-                self._snapshot(), epoch=position.epoch, position=vars(position).copy(), best=vars(self.best).copy()
-            )
+            content = dict(self._snapshot(), epoch=position.epoch, position=vars(position).copy(),
+                           best=vars(self.best).copy())
             path = self._checkpoints.save(content, self._state_dict())
             LOGGER.info("saved %s", path)
 
@@ -112,9 +79,8 @@ class RunRecord:
         """result.json and the table line, on rank 0."""
         if self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(
-                (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode("utf-8"), self.folder / name
-            )
+            write_atomically((json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode("utf-8"),
+                             self.folder / name)
             LOGGER.info("result: %s", self.folder / name)
             print("\n".join(table_lines(result)), flush=True)
 
@@ -125,24 +91,15 @@ class RunRecord:
 
 def describe_scores(scores: Scores) -> str:
     """One line of an evaluation."""
-    text = "top-1 %.2f %%  top-5 %.2f %%  loss %.4f  on %d videos" % (
-        100 * scores.top1,
-        100 * scores.top5,
-        scores.loss,
-        scores.total,
-    )
+    text = "top-1 %.2f %%  top-5 %.2f %%  loss %.4f  on %d videos" % (100 * scores.top1, 100 * scores.top5, scores.loss,
+                                                                      scores.total)
     return text + ("  (%d of them unreadable, counted as errors)" % scores.unreadable if scores.unreadable else "")
 
 
 def table_lines(result: Mapping[str, Any]) -> List[str]:
     """The result under the published table's heads."""
-    cells = (
-        result["name"],
-        _number(result["accuracy_top1"], "%.2f"),
-        _number(result["fps"], "%.3f"),
-        str(result["epochs"]),
-        result["amp_type"],
-    )
+    cells = (result["name"], _number(result["accuracy_top1"], "%.2f"), _number(result["fps"], "%.3f"),
+             str(result["epochs"]), result["amp_type"])
     widths = [max(len(a), len(b)) for a, b in zip(TABLE_HEADS, cells)]
     rows = (TABLE_HEADS, tuple("-" * w for w in widths), cells)
     return ["| " + " | ".join(text.ljust(w) for text, w in zip(row, widths)) + " |" for row in rows]

@@ -12,13 +12,11 @@ class LearningRate:
     Raises ValueError for boundaries below 1 or not increasing, and for a factor above 1.
     """
 
-    def __init__(
-        self, base: float, warmup_steps: int = 1500, boundaries: Sequence[int] = (), factor: float = 0.1
-    ) -> None:
+    def __init__(self, base: float, warmup_steps: int = 1500, boundaries: Sequence[int] = (),
+                 factor: float = 0.1) -> None:
         if any(b < 1 for b in boundaries):
             raise OptionError(
-                "--lr-steps: %s comes before the first step; give later ones or a larger data set" % list(boundaries)
-            )
+                "--lr-steps: %s comes before the first step; give later ones or a larger data set" % list(boundaries))
         if any(b <= a for a, b in zip(boundaries, boundaries[1:])):
             raise OptionError("--lr-steps: must increase, but in steps they are %s" % list(boundaries))
         if factor > 1:

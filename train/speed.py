@@ -66,8 +66,5 @@ class SpeedMeter:
         return self._speed(self._steps, self._seconds, self._waited)
 
     def _speed(self, steps: float, seconds: float, waited: float) -> Speed:
-        return (
-            Speed(steps * self._clips_per_step / seconds, min(waited / seconds, 1.0))
-            if seconds > 0
-            else Speed(0.0, 0.0)
-        )
+        return (Speed(steps * self._clips_per_step / seconds, min(waited / seconds, 1.0)) if seconds > 0
+                else Speed(0.0, 0.0))

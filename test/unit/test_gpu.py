@@ -28,14 +28,8 @@ def _losses(level, device, steps=3):
     network.dropout.p = 0.0
     precision = Precision(level, resolve_dtype(level, "auto", half_dtype(device)), device, 128.0)
     parameters = precision.prepare(network.to(device))
-    trainer = Trainer(
-        network,
-        build_sgd(parameter_groups(parameters, 1e-4, False), 0.01),
-        LearningRate(0.01, 0),
-        precision,
-        lambda batch: batch.clip.to(precision.input_dtype),
-        1,
-    )
+    trainer = Trainer(network, build_sgd(parameter_groups(parameters, 1e-4, False), 0.01), LearningRate(0.01, 0),
+                      precision, lambda batch: batch.clip.to(precision.input_dtype), 1)
     trainer.model.train()
     torch.manual_seed(1)
     batch = _Batch(torch.randn(4, 3, 8, 64, 64).to(device), torch.tensor([0, 1, 2, 3]).to(device))

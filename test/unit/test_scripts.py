@@ -31,9 +31,8 @@ def result_of(out):
 
 
 def test_one_process_trains_and_ends_with_the_table(tiny_videos, tmp_path):
-    code, said, errors = bash(
-        "train_performance_1p.sh", *TINY, "--data-root", str(tiny_videos), "--model-dir", str(tmp_path)
-    )
+    code, said, errors = bash("train_performance_1p.sh", *TINY, "--data-root", str(tiny_videos), "--model-dir",
+                              str(tmp_path))
     assert code == 0, errors
     rows = [line for line in said.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in rows[0].strip("|").split("|")] == ["NAME", "ACC@1", "FPS", "Epochs", "AMP_Type"]
@@ -42,35 +41,23 @@ def test_one_process_trains_and_ends_with_the_table(tiny_videos, tmp_path):
 
 
 def test_two_processes_evaluate_each_video_once(tiny_videos, tmp_path):
-    code, said, errors = bash(
-        "train_performance_8p.sh", *TINY, "--data-root", str(tiny_videos), "--model-dir", str(tmp_path), NPROC="2"
-    )
+    code, said, errors = bash("train_performance_8p.sh", *TINY, "--data-root", str(tiny_videos), "--model-dir",
+                              str(tmp_path), NPROC="2")
     assert code == 0, errors
     result = result_of(tmp_path)
     assert (result["name"], result["num_videos"], result["steps"]) == ("2p-CPU", 9, 2)
     assert said.count("| 2p-CPU") == 1
-    one = bash(
-        "train_performance_1p.sh",
-        *TINY,
-        "--data-root",
-        str(tiny_videos),
-        "--model-dir",
-        str(tmp_path / "e"),
-        "--eval-only",
-        "--pretrained",
-        str(tmp_path / "t" / "model.pth"),
-    )
+    one = bash("train_performance_1p.sh", *TINY, "--data-root", str(tiny_videos), "--model-dir", str(tmp_path / "e"),
+               "--eval-only", "--pretrained", str(tmp_path / "t" / "model.pth"))
     assert one[0] == 0, one[2]
     alone = json.loads((tmp_path / "e" / "t" / "evaluation.json").read_text())
     assert alone["accuracy_top1"] == result["accuracy_top1"] and alone["loss"] == pytest.approx(
-        result["loss"], rel=1e-5
-    )
+        result["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
     "script, nproc, words",
-    [("train_full_8p.sh", "9", "NPROC="), ("train_full_8p.sh", "x", "NPROC=x"), ("train_full_1p.sh", "0", "NPROC=0")],
-)
+    [("train_full_8p.sh", "9", "NPROC="), ("train_full_8p.sh", "x", "NPROC=x"), ("train_full_1p.sh", "0", "NPROC=0")])
 def test_more_processes_than_devices_are_refused_before_anything_starts(script, nproc, words):
     device = "cpu" if nproc != "9" else "cuda"
     code, said, errors = bash(script, "--device", device, NPROC=nproc)

@@ -52,8 +52,7 @@ def two_epochs(tiny_videos, tmp_path_factory):
 def test_a_run_leaves_everything(two_epochs):
     result = json.loads((two_epochs / "result.json").read_text())
     wanted = (
-        "name accuracy_top1 accuracy_top5 fps epochs amp_type data_wait_share seconds num_videos protocol device torch"
-    )
+        "name accuracy_top1 accuracy_top5 fps epochs amp_type data_wait_share seconds num_videos protocol device torch")
     assert set(wanted.split()) <= set(result)
     assert (result["name"], result["epochs"], result["num_videos"]) == ("1p-CPU", 2, 9)
     assert result["accuracy_top5"] == 100.0 and result["fps"] > 0 and result["class_names"] == ["down", "left", "up"]
@@ -130,19 +129,8 @@ def test_fine_tuning_starts_from_a_checkpoint_of_other_classes(two_epochs, tiny_
         for name in ("left", "up"):
             shutil.copytree(str(tiny_videos / part / name), str(videos / part / name))
     source = two_epochs / "checkpoints" / "t_ep-0002.pth"
-    folder = run(
-        videos,
-        tmp_path,
-        "--fine-tune",
-        "--pretrained",
-        str(source),
-        "--max-steps",
-        "1",
-        "--lr-base",
-        "1e-9",
-        "--weight-decay",
-        "0",
-    )
+    folder = run(videos, tmp_path, "--fine-tune", "--pretrained", str(source), "--max-steps", "1", "--lr-base", "1e-9",
+                 "--weight-decay", "0")
     state, before = weights(folder), weights(two_epochs)
     assert state["classifier.weight"].shape == (2, 2048)
     torch.testing.assert_close(state["conv4.B01_extra.gcn.conv1.weight"], before["conv4.B01_extra.gcn.conv1.weight"])
@@ -211,24 +199,13 @@ def test_profile_traces_some_steps_and_saves_nothing(tiny_videos, tmp_path, capf
 
 @pytest.mark.parametrize(
     "options, words",
-    [
-        (["--network", "NOPE"], "RESNET50_3D_GCN_X5"),
-        (["--batch-size", "0"], "--batch-size"),
-        (["--batch-size", "64"], "--batch-size"),
-        (["--batchsize", "3"], "--batch-size"),
-        (["--pretrained"], "network/pretrained"),
-        (["--pretrained", "no.pth"], "no.pth"),
-        (["--resume"], "no checkpoint"),
-        (["--crop-size", "8"], "--crop-size"),
-        (["--batch-size", "1", "--clip-length", "2"], "BatchNorm"),
-        (["--eval-only"], "--pretrained"),
-        (["--data-root", "nowhere"], "nowhere"),
-        (["--dataset", "nope"], "motion10"),
-        (["--device", "npu"], "--device npu"),
-        (["--lr-steps", "1"], "--lr-steps"),
-        (["--world-size", "2"], "--distributed"),
-        (["--split", "9"], "--split"),
-    ],
+    [(["--network", "NOPE"], "RESNET50_3D_GCN_X5"), (["--batch-size", "0"], "--batch-size"),
+     (["--batch-size", "64"], "--batch-size"), (["--batchsize", "3"], "--batch-size"),
+     (["--pretrained"], "network/pretrained"), (["--pretrained", "no.pth"], "no.pth"), (["--resume"], "no checkpoint"),
+     (["--crop-size", "8"], "--crop-size"), (["--batch-size", "1", "--clip-length", "2"], "BatchNorm"),
+     (["--eval-only"], "--pretrained"), (["--data-root", "nowhere"], "nowhere"), (["--dataset", "nope"], "motion10"),
+     (["--device", "npu"], "--device npu"), (["--lr-steps", "1"], "--lr-steps"),
+     (["--world-size", "2"], "--distributed"), (["--split", "9"], "--split")],
 )
 def test_what_the_user_can_mend_ends_with_code_2_and_a_word(tiny_videos, tmp_path, capsys, options, words):
     run(tiny_videos, tmp_path, *options, code=2)

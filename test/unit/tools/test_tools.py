@@ -14,25 +14,8 @@ def test_benchmark_interleaves_variants_and_writes_rows(what, tmp_path, capsys):
     rows_file = tmp_path / "rows.json"
     assert (
         benchmark.main(
-            [
-                what,
-                "--device",
-                "cpu",
-                "--batch-size",
-                "2",
-                "--clip-length",
-                "2",
-                "--crop-size",
-                "32",
-                "--rounds",
-                "2",
-                "--variants",
-                "O3,reference",
-                "--network",
-                "RESNET50_3D",
-                "--json",
-                str(rows_file),
-            ]
+            [what, "--device", "cpu", "--batch-size", "2", "--clip-length", "2", "--crop-size", "32", "--rounds", "2",
+             "--variants", "O3,reference", "--network", "RESNET50_3D", "--json", str(rows_file)]
         )
         == 0
     )
@@ -72,25 +55,13 @@ def test_one_frame_evaluates_every_place_of_the_clip(tiny_videos, tmp_path, monk
     weights = tmp_path / "w.pth"
     torch.save(build_network("RESNET50_3D", 3).state_dict(), str(weights))
     spec = one_frame.find_dataset("folder")._replace(
-        defaults={"crop_size": 32, "clip_length": 2, "val_frame_interval": 5}
-    )
+        defaults={"crop_size": 32, "clip_length": 2, "val_frame_interval": 5})
     monkeypatch.setattr(one_frame, "find_dataset", lambda name: spec)
     rows_file = tmp_path / "rows.json"
     assert (
         one_frame.main(
-            [
-                str(weights),
-                "--network",
-                "RESNET50_3D",
-                "--data-root",
-                str(tiny_videos),
-                "--device",
-                "cpu",
-                "--workers",
-                "0",
-                "--json",
-                str(rows_file),
-            ]
+            [str(weights), "--network", "RESNET50_3D", "--data-root", str(tiny_videos), "--device", "cpu", "--workers",
+             "0", "--json", str(rows_file)]
         )
         == 0
     )

@@ -41,12 +41,8 @@ def _train(level, dtype, steps=20, loss_scale=None):
 
 @pytest.mark.parametrize(
     "level, weight, norm",
-    [
-        ("O0", torch.float32, torch.float32),
-        ("O1", torch.float32, torch.float32),
-        ("O2", BF16, torch.float32),
-        ("O3", BF16, BF16),
-    ],
+    [("O0", torch.float32, torch.float32), ("O1", torch.float32, torch.float32), ("O2", BF16, torch.float32),
+     ("O3", BF16, BF16)],
 )
 def test_types_by_level(level, weight, norm):
     precision, net, _ = _train(level, resolve_dtype(level, "bf16", None), steps=2)
@@ -86,8 +82,7 @@ def test_half_levels_stay_near_fp32(level):
     precision, net, _ = _train(level, BF16, loss_scale=128.0)
     reference = torch.cat([p.detach().reshape(-1) for p in plain.parameters()])
     half = torch.cat(
-        [v.reshape(-1) for n, v in precision.state_dict_of(net).items() if n in dict(net.named_parameters())]
-    )
+        [v.reshape(-1) for n, v in precision.state_dict_of(net).items() if n in dict(net.named_parameters())])
     moved = torch.cat([p.detach().reshape(-1) for p in _net().parameters()]) - reference
     assert 0 < (half - reference).norm() < (0.3 if level == "O3" else 0.1) * moved.norm()
     assert precision.label == level

@@ -7,13 +7,8 @@ import pytest
 from train.config import RECIPES, OptionError, TrainConfig, describe_config, resolve_config, steps_from
 
 # The table of the scripts: processes are the launcher's.
-TABLE = {
-    "full_1p": (4, 0.001, 90),
-    "full_8p": (16, 0.004, 90),
-    "performance_1p": (4, 0.001, 3),
-    "performance_8p": (16, 0.005, 3),
-    "finetune_1p": (4, 0.001, 90),
-}
+TABLE = {"full_1p": (4, 0.001, 90), "full_8p": (16, 0.004, 90), "performance_1p": (4, 0.001, 3),
+         "performance_8p": (16, 0.005, 3), "finetune_1p": (4, 0.001, 90)}
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))
@@ -33,17 +28,12 @@ def test_fine_tuning_warms_up_and_decays_by_shares_of_the_run():
 
 
 def test_typed_comes_before_the_data_set_before_the_recipe_before_the_default():
-    config, sources = resolve_config(
-        {"recipe": "full_1p", "batch_size": 2}, "motion10", {"batch_size": 16, "pretrained": False, "lr_base": 0.01}
-    )
+    config, sources = resolve_config({"recipe": "full_1p", "batch_size": 2}, "motion10",
+                                     {"batch_size": 16, "pretrained": False, "lr_base": 0.01})
     assert (config.batch_size, config.pretrained, config.lr_base, config.end_epoch) == (2, False, 0.01, 90)
     assert config.weight_decay == 1e-4
     assert [sources[n] for n in ("batch_size", "pretrained", "end_epoch", "weight_decay")] == [
-        "typed",
-        "data set motion10",
-        "recipe full_1p",
-        "default",
-    ]
+        "typed", "data set motion10", "recipe full_1p", "default"]
     shown = describe_config(config, sources)
     assert "--lr-base" in shown and "data set motion10" in shown and "--weight-decay" not in shown
 
@@ -53,27 +43,19 @@ def test_amp_alone_is_o2_and_a_level_alone_switches_it_on():
     assert resolve_config({"opt_level": "O1"}, "x", {})[0].level == "O1"
     assert resolve_config({"opt_level": "O0"}, "x", {})[0].level == "O0"
     assert resolve_config({}, "x", {})[0].level == "O0"
-    assert resolve_config({"recipe": "full_1p", "amp": False}, "x", {})[0].level == "O0"
+    for off in ({"amp": False}, {"opt_level": "O0"}, {"amp": False, "opt_level": "O0"}):
+        config = resolve_config(dict(off, recipe="full_1p"), "x", {})[0]
+        assert (config.level, config.loss_scale) == ("O0", None)
 
 
 @pytest.mark.parametrize(
     "values, option",
-    [
-        ({"batch_size": 0}, "--batch-size"),
-        ({"lr_factor": 1.5}, "--lr-factor"),
-        ({"lr_base": 0.0}, "--lr-base"),
-        ({"random_seed": -1}, "--random-seed"),
-        ({"random_seed": 2**32}, "--random-seed"),
-        ({"workers": -2}, "--workers"),
-        ({"opt_level": "O4", "amp": True}, "--opt-level"),
-        ({"device": "tpu"}, "--device"),
-        ({"recipe": "full"}, "--recipe"),
-        ({"amp": False, "opt_level": "O2"}, "--opt-level"),
-        ({"loss_scale": 128.0}, "--loss-scale"),
-        ({"amp": True, "loss_scale": -1.0}, "--loss-scale"),
-        ({"task_name": "../x"}, "--task-name"),
-        ({"keep": 0}, "--keep"),
-    ],
+    [({"batch_size": 0}, "--batch-size"), ({"lr_factor": 1.5}, "--lr-factor"), ({"lr_base": 0.0}, "--lr-base"),
+     ({"random_seed": -1}, "--random-seed"), ({"random_seed": 2**32}, "--random-seed"), ({"workers": -2}, "--workers"),
+     ({"opt_level": "O4", "amp": True}, "--opt-level"), ({"device": "tpu"}, "--device"),
+     ({"recipe": "full"}, "--recipe"), ({"amp": False, "opt_level": "O2"}, "--opt-level"),
+     ({"loss_scale": 128.0}, "--loss-scale"), ({"amp": True, "loss_scale": -1.0}, "--loss-scale"),
+     ({"task_name": "../x"}, "--task-name"), ({"keep": 0}, "--keep")],
 )
 def test_a_bad_value_names_the_option(values, option):
     with pytest.raises(OptionError, match=option):

@@ -39,15 +39,9 @@ def test_out_of_memory_is_known_by_its_words():
 
 @pytest.mark.parametrize(
     "counts, processes, given, said",
-    [
-        ((0, 0), 8, False, "NPROC=1 bash test/train_full_8p.sh"),
-        ((0, 2), 8, False, "NPROC=2 bash test/train_full_8p.sh"),
-        ((0, 2), 3, True, "2 cuda devices"),
-        ((0, 0), 0, True, "1 or more"),
-        ((0, 0), 2, True, None),
-        ((8, 0), 8, False, None),
-        ((0, 0), 1, False, None),
-    ],
+    [((0, 0), 8, False, "NPROC=1 bash test/train_full_8p.sh"), ((0, 2), 8, False, "NPROC=2 bash test/train_full_8p.sh"),
+     ((0, 2), 3, True, "2 cuda devices"), ((0, 0), 0, True, "1 or more"), ((0, 0), 2, True, None),
+     ((8, 0), 8, False, None), ((0, 0), 1, False, None)],
 )
 def test_too_few_devices_are_said_before_anything_starts(monkeypatch, counts, processes, given, said):
     there = dict(zip(("npu", "cuda"), counts), cpu=1)

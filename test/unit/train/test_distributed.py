@@ -1,6 +1,7 @@
 """Several processes do what one does: real gloo groups on this machine."""
 
 import copy
+import hashlib
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from train import distributed
 from train.amp import Precision
-from train.loop import Trainer
+from train.loop import Trainer, dropout_seed
 from train.optim import build_sgd, parameter_groups
 from train.schedule import LearningRate
 
@@ -30,9 +31,8 @@ class _FixedNorm(nn.BatchNorm3d):
 
 def _net():
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv3d(3, 6, 3, padding=1), _FixedNorm(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 2 * 16, 5)
-    )
+    return nn.Sequential(nn.Conv3d(3, 6, 3, padding=1), _FixedNorm(6), nn.ReLU(), nn.Flatten(),
+                         nn.Linear(6 * 2 * 16, 5))
 
 
 def _train(net, rank, world, steps=4):
@@ -59,8 +59,7 @@ def _process(rank, world, path):
     distributed.barrier(CPU)
     torch.save(
         {"state": trainer.module.state_dict(), "loss": scores.loss, "count": scores.total, "mean": norm.running_mean},
-        "%s/%d.pth" % (path, rank),
-    )
+        "%s/%d.pth" % (path, rank))
     distributed.stop()
 
 
@@ -105,3 +104,12 @@ def test_alone_the_reductions_do_nothing():
     distributed.average_buffers(norm)
     assert all(torch.equal(v, before[k]) for k, v in norm.state_dict().items())
     assert distributed.wrap(norm, CPU) is norm
+
+
+def test_every_seed_step_and_rank_has_a_dropout_of_its_own():
+    steps, ranks = (1, 2, 10 ** 7), (0, 1)
+    seeds = {dropout_seed(seed, step, rank) for seed in (0, 1, 2 ** 32 - 1) for step in steps for rank in ranks}
+    assert len(seeds) == 18
+    for seed in seeds:
+        torch.manual_seed(seed)
+    assert dropout_seed(1, 2, 0) == int(hashlib.sha256(b"1 2 0").hexdigest()[:16], 16) // 2

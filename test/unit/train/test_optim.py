@@ -24,11 +24,8 @@ def test_every_parameter_has_the_references_multiplier_and_decay(fine_tune):
     expected = {}
     for group in GROUPS["fine_tune=%s" % fine_tune].values():
         expected.update({name: (group["lr_mult"], group["weight_decay"]) for name in group["members"]})
-    found = {
-        name: (group["lr_multiplier"], group["weight_decay"])
-        for group in parameter_groups(network.named_parameters(), 1e-4, fine_tune)
-        for name in group["names"]
-    }
+    found = {name: (group["lr_multiplier"], group["weight_decay"])
+             for group in parameter_groups(network.named_parameters(), 1e-4, fine_tune) for name in group["names"]}
     assert found == expected
     assert len(found) == len(list(network.parameters()))
 

@@ -27,29 +27,17 @@ def test_the_list_of_options_is_frozen():
 
 @pytest.mark.parametrize(
     "argv, expected",
-    [
-        (["--distributed"], {"distributed": True}),
-        (["--distributed", "yes"], {"distributed": True}),
-        (["--distributed", "no"], {"distributed": False}),
-        (["--pretrained"], {"pretrained": True}),
-        (["--pretrained", "True"], {"pretrained": True}),
-        (["--pretrained", "False"], {"pretrained": False}),
-        (["--pretrained", "a/b.pth"], {"pretrained": "a/b.pth"}),
-        (["--no-precise-bn"], {"precise_bn": False}),
-        (["--precise-bn"], {"precise_bn": True}),
-        (["--resume"], {"resume": True}),
-        (["--amp=off"], {"amp": False}),
-        (["--amp", "--batch-size", "8"], {"amp": True, "batch_size": 8}),
-        ([], {}),
-        (["--lr-steps", "24e4,60%"], {"lr_steps": (240000, "60%")}),
-        (["--lr-steps", ""], {"lr_steps": ()}),
-        (["--lr-steps", "[10800000, 15600000]"], {"lr_steps": (10800000, 15600000)}),
-        (["--warmup-steps", "5%"], {"warmup_steps": "5%"}),
-        (["--loss-scale", "dynamic"], {"loss_scale": "dynamic"}),
-        (["--loss-scale", "128"], {"loss_scale": 128.0}),
-        (["--opt-level", "o2"], {"opt_level": "O2"}),
-        (["--device", "CPU"], {"device": "cpu"}),
-    ],
+    [(["--distributed"], {"distributed": True}), (["--distributed", "yes"], {"distributed": True}),
+     (["--distributed", "no"], {"distributed": False}), (["--pretrained"], {"pretrained": True}),
+     (["--pretrained", "True"], {"pretrained": True}), (["--pretrained", "False"], {"pretrained": False}),
+     (["--pretrained", "a/b.pth"], {"pretrained": "a/b.pth"}), (["--no-precise-bn"], {"precise_bn": False}),
+     (["--precise-bn"], {"precise_bn": True}), (["--resume"], {"resume": True}), (["--amp=off"], {"amp": False}),
+     (["--amp", "--batch-size", "8"], {"amp": True, "batch_size": 8}), ([], {}),
+     (["--lr-steps", "24e4,60%"], {"lr_steps": (240000, "60%")}), (["--lr-steps", ""], {"lr_steps": ()}),
+     (["--lr-steps", "[10800000, 15600000]"], {"lr_steps": (10800000, 15600000)}),
+     (["--warmup-steps", "5%"], {"warmup_steps": "5%"}), (["--loss-scale", "dynamic"], {"loss_scale": "dynamic"}),
+     (["--loss-scale", "128"], {"loss_scale": 128.0}), (["--opt-level", "o2"], {"opt_level": "O2"}),
+     (["--device", "CPU"], {"device": "cpu"})],
 )
 def test_options_mean_what_they_say(argv, expected):
     assert parse_options(argv) == (expected, [])
@@ -58,10 +46,8 @@ def test_options_mean_what_they_say(argv, expected):
 @pytest.mark.parametrize(
     "argv, expected",
     [
-        (
-            ["--apex", "yes", "--apex_level", "O2", "--loss_scale", "128.0"],
-            {"amp": True, "opt_level": "O2", "loss_scale": 128.0},
-        ),
+        (["--apex", "yes", "--apex_level", "O2", "--loss_scale", "128.0"],
+         {"amp": True, "opt_level": "O2", "loss_scale": 128.0}),
         (["--apex", "--batch_size=3"], {"amp": True, "batch_size": 3}),
         (["--gpus", "0"], {"device": "auto"}),
         (["--resume-epoch", "3"], {"resume": "epoch:3"}),
@@ -81,14 +67,8 @@ def test_old_spellings_work_and_name_their_successor(argv, expected):
 
 @pytest.mark.parametrize(
     "argv, hint",
-    [
-        (["--batchsize", "3"], "--batch-size"),
-        (["--pretained"], "--pretrained"),
-        (["--zzz"], "--help"),
-        (["stray"], "stray"),
-        (["--gpus", "0,1,2"], "NPROC=3"),
-        (["--resume-epoch", "x"], "--resume"),
-    ],
+    [(["--batchsize", "3"], "--batch-size"), (["--pretained"], "--pretrained"), (["--zzz"], "--help"),
+     (["stray"], "stray"), (["--gpus", "0,1,2"], "NPROC=3"), (["--resume-epoch", "x"], "--resume")],
 )
 def test_a_wrong_option_gets_a_hint(argv, hint):
     with pytest.raises(OptionError, match=hint):
@@ -97,13 +77,8 @@ def test_a_wrong_option_gets_a_hint(argv, hint):
 
 @pytest.mark.parametrize(
     "argv",
-    [
-        ["--batch-size", "many"],
-        ["--amp", "perhaps"],
-        ["--lr-steps", "60,x"],
-        ["--warmup-steps", "120%"],
-        ["--device", "tpu"],
-    ],
+    [["--batch-size", "many"], ["--amp", "perhaps"], ["--lr-steps", "60,x"], ["--warmup-steps", "120%"],
+     ["--device", "tpu"]],
 )
 def test_a_value_of_the_wrong_kind_ends_with_code_2(argv, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -18,10 +18,8 @@ def test_scalars_are_lines_of_json_and_tensorboard_events(tmp_path):
     scalars.write("epoch", 60, {"val_top1": 0.5})
     scalars.close()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert rows == [
-        {"kind": "train", "step": 50, "loss": 1.5, "note": "x"},
-        {"kind": "epoch", "step": 60, "val_top1": 0.5},
-    ]
+    assert rows == [{"kind": "train", "step": 50, "loss": 1.5, "note": "x"},
+                    {"kind": "epoch", "step": 60, "val_top1": 0.5}]
     assert any(p.name.startswith("events.out") for p in (tmp_path / "tensorboard").iterdir())
 
 
