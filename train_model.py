@@ -28,7 +28,7 @@ from train import device as devices
 from train.amp import Precision, resolve_dtype
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.evaluate import PROTOCOL
-from train.log import LOGGER, start_logging, stop_logging
+from train.log import LOGGER, log_to, start_logging, stop_logging
 from train.loop import NotFinite, Plan, Position, Run, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
@@ -85,16 +85,18 @@ def check_before_data(config: TrainConfig) -> None:
         find_weights_file(spec.name, config.pretrained)
 
 
-def run_folder(config: TrainConfig, rank: int) -> Tuple[Path, str]:
-    """The run's folder and task. A new run moves an older one of that name aside, so that nothing is lost."""
-    task = config.task_name or ("%s_%s" % (config.dataset, config.network)).lower()
-    folder = Path(config.model_dir) / task
-    if rank == 0 and folder.exists() and not (config.resume or config.eval_only or config.profile):
-        number = 1
-        while folder.with_name("%s.old-%d" % (task, number)).exists():
-            number += 1
-        folder.rename(folder.with_name("%s.old-%d" % (task, number)))
-    return folder, task
+def task_of(config: TrainConfig) -> str:
+    """The run's name."""
+    return config.task_name or ("%s_%s" % (config.dataset, config.network)).lower()
+
+
+def move_aside(folder: Path) -> None:
+    """Makes room for a new run of that name, so that nothing of an older one is lost."""
+    number = 1
+    while folder.with_name("%s.old-%d" % (folder.name, number)).exists():
+        number += 1
+    folder.rename(folder.with_name("%s.old-%d" % (folder.name, number)))
+    LOGGER.info("the older run of this name is now %s.old-%d", folder, number)
 
 
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
@@ -126,9 +128,10 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps
 class Job:
     """One run, composed."""
 
-    def __init__(self, config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime, folder: Path,
-                 task: str) -> None:
-        self.config, self.videos, self.runtime, self.folder = config, videos, runtime, folder
+    def __init__(self, config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> None:
+        self.config, self.videos, self.runtime = config, videos, runtime
+        task = task_of(config)
+        self.folder = folder = Path(config.model_dir) / task
         self.began, self.position = time.time(), Position()
         self.global_batch = config.batch_size * runtime.ranks.world_size
         self.streams = build_streams(config, spec, videos, runtime)
@@ -199,7 +202,14 @@ class Job:
 
     def execute(self) -> None:
         """Profiles, evaluates or trains, as the options say."""
+        config = self.config
+        if self.runtime.ranks.rank == 0 and self.folder.exists() and not (
+                config.resume or config.eval_only or config.profile):
+            move_aside(self.folder)
+        distributed.barrier(self.runtime.device)
         try:
+            log_to(Path(config.log_file) if config.log_file else self.folder / "train.log")
+            self.record.open()
             self._execute()
         finally:
             self.streams.close()
@@ -227,20 +237,21 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
     check_before_data(config)
     runtime = start_runtime(config)
-    start_logging(runtime.ranks.rank, None)
-    videos = load_videos(spec, config.data_root, config.split, config.source)
+    start_logging(runtime.ranks.rank)
     if config.dry_run:
+        load_videos(spec, config.data_root, config.split, config.source)
         return None
-    folder, task = run_folder(config, runtime.ranks.rank)
-    distributed.barrier(runtime.device)
-    start_logging(runtime.ranks.rank, Path(config.log_file) if config.log_file else folder / "train.log")
-    for line in notices + [describe_config(config, sources)] + list(videos.notes):
+    for line in notices + [describe_config(config, sources)]:
+        LOGGER.info("%s", line)
+    if config.fine_tune and not (config.pretrained or config.resume):
+        LOGGER.warning("--fine-tune without --pretrained: the network starts from scratch, at half the rate")
+    videos = load_videos(spec, config.data_root, config.split, config.source)
+    for line in videos.notes + ["%s: %d training and %d test videos of %d classes" % (
+            videos.name, len(videos.train), len(videos.test), len(videos.class_names))]:
         LOGGER.info("%s", line)
     LOGGER.info("%s on %s, %d process(es), %d loader worker(s) each, torch %s", config.network,
                 devices.device_name(runtime.device), runtime.ranks.world_size, runtime.workers, torch.__version__)
-    LOGGER.info("%s: %d training and %d test videos of %d classes", videos.name, len(videos.train), len(videos.test),
-                len(videos.class_names))
-    return Job(config, spec, videos, runtime, folder, task)
+    return Job(config, spec, videos, runtime)
 
 
 def main(argv: Optional[List[str]] = None) -> int:

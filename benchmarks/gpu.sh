@@ -11,13 +11,13 @@ mkdir -p "$out"
 failed=0
 note() { echo "FAILED: $1 (see $out)" >&2; failed=1; }
 
-timeout 180 "$python" -m pytest -m gpu test/unit -p no:cacheprovider 2>&1 | tee "$out/tests.log" || note "GPU tests"
+timeout 150 "$python" -m pytest -m gpu test/unit -p no:cacheprovider 2>&1 | tee "$out/tests.log" || note "GPU tests"
 for level in O0 O1 O2; do
-  timeout 150 "$python" train_model.py --recipe performance_1p --dataset motion10 --device cuda --opt-level "$level" \
+  timeout 100 "$python" train_model.py --recipe performance_1p --dataset motion10 --device cuda --opt-level "$level" \
     --model-dir "$out/exps" --task-name "motion10_$level" \
     2>&1 | tee "$out/motion10_$level.log" || note "motion10 at $level"
 done
-timeout 150 "$python" -m tools.benchmark step --device cuda --batch-size "${BATCH:-32}" --variants reference,O1,O2 \
+timeout 90 "$python" -m tools.benchmark step --device cuda --batch-size "${BATCH:-32}" --variants reference,O1,O2 \
   --rounds 9 --json "$out/step.json" >"$out/step.md" || note "step"
 
 "$python" - "$out" <<'PY'

@@ -20,6 +20,8 @@ from network.safe_load import safe_load
 
 SCHEMA = 1
 _PREFIX = "module."
+_NEEDED = ("epoch", "state_dict", "optimizer", "scaler", "position", "best", "global_batch", "class_names", "config",
+           "seconds")
 
 
 class CheckpointError(ValueError):
@@ -105,6 +107,9 @@ def load_checkpoint(path: Path) -> Dict[str, Any]:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise CheckpointError(
             "--resume %s: no checkpoint of this toolkit (schema %d); weights alone go to --pretrained" % (path, SCHEMA))
+    missing = [name for name in _NEEDED if name not in content]
+    if missing:
+        raise CheckpointError("--resume %s: the checkpoint lacks %s" % (path, ", ".join(missing)))
     state = content["state_dict"]
     content["state_dict"] = {k[len(_PREFIX) :] if k.startswith(_PREFIX) else k: v for k, v in state.items()}
     return content

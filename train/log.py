@@ -4,9 +4,10 @@ only warn.
 
 import json
 import logging
+import logging.handlers
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional
+from typing import Any, Dict, Iterable, Iterator, List
 
 try:
     from tqdm import tqdm
@@ -17,23 +18,36 @@ LOGGER = logging.getLogger("glore")
 _ROOMS = ("network", "data", "dataset")  # their loggers speak through ours
 
 
-def start_logging(rank: int, log_file: Optional[Path]) -> None:
-    """Rank 0 writes lines to standard output and to the file; the others write warnings, with their rank, to standard
-    error.
+def start_logging(rank: int) -> None:
+    """Rank 0 writes lines to standard output, and keeps them for the file that is named later (`log_to`); the others
+    write warnings, with their rank, to standard error.
     """
+    stop_logging()
     mark = "" if rank == 0 else "[rank %d] " % rank
     handlers: List[logging.Handler] = [_LineAboveBar() if rank == 0 else logging.StreamHandler(sys.stderr)]
-    if rank == 0 and log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(str(log_file), encoding="utf-8"))
+    if rank == 0:
+        handlers.append(logging.handlers.MemoryHandler(1 << 20, logging.CRITICAL + 1))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s " + mark + "%(message)s", "%H:%M:%S"))
-    stop_logging()
     for logger in _loggers():
         logger.propagate = False
         logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
         for handler in handlers:
             logger.addHandler(handler)
+
+
+def log_to(path: Path) -> None:
+    """From now on rank 0's lines, and those kept so far, go to the file as well. OSError where it cannot be written."""
+    kept = [handler for handler in LOGGER.handlers if isinstance(handler, logging.handlers.MemoryHandler)]
+    for memory in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(str(path), encoding="utf-8")
+        file.setFormatter(memory.formatter)
+        memory.setTarget(file)
+        memory.flush()
+        for logger in _loggers():
+            logger.removeHandler(memory)
+            logger.addHandler(file)
 
 
 def stop_logging() -> None:

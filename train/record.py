@@ -37,8 +37,12 @@ class RunRecord:
         self.best = Best()
         self.seconds_before = 0.0
         self._checkpoints, self._snapshot, self._state_dict = checkpoints, snapshot, state_dict
-        self._scalars = Scalars(folder, writes)
+        self._scalars = Scalars(folder, False)
         self._drawing = True
+
+    def open(self) -> None:
+        """Starts the files; nothing is written to the folder before."""
+        self._scalars = Scalars(self.folder, self.writes)
 
     def interval(self, position: Position, scores: Scores, rate: float, speed: Speed) -> None:
         """A line every so many steps."""

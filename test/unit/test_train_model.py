@@ -108,6 +108,22 @@ def test_a_second_run_moves_the_first_aside(tiny_videos, tmp_path):
     first = weights(run(tiny_videos, tmp_path, "--max-steps", "1", "--no-precise-bn"))
     run(tiny_videos, tmp_path, "--max-steps", "1", "--no-precise-bn", "--random-seed", "7")
     assert_equal(weights(tmp_path / "t.old-1"), first)
+    log = (tmp_path / "t" / "train.log").read_text()
+    assert "in force" in log and "t.old-1" in log
+
+
+def test_a_run_that_cannot_start_touches_nothing(tiny_videos, tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "mine").write_text("kept")
+    for options in (["--batch-size", "64"], ["--lr-steps", "1"], ["--resume"], ["--pretrained", "none.pth"]):
+        run(tiny_videos, tmp_path, *options, code=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["t"] and [p.name for p in (tmp_path / "t").iterdir()] == ["mine"]
+
+
+def test_a_dry_run_checks_and_writes_nothing(tiny_videos, tmp_path, capsys):
+    train_model.main(SMALL + ["--data-root", str(tiny_videos), "--model-dir", str(tmp_path / "out"), "--dry-run"])
+    assert not (tmp_path / "out").exists() and capsys.readouterr().out == ""
+    run(tmp_path, tmp_path, "--dry-run", code=2)
 
 
 def test_evaluation_alone_gives_the_same_numbers(two_epochs, tiny_videos, tmp_path):

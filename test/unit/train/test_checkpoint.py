@@ -18,7 +18,8 @@ from train.checkpoint import (
     save_tensors,
 )
 
-CONTENT = {"optimizer": {}, "config": {"network": "A"}, "class_names": ["x", "y"], "global_batch": 4}
+CONTENT = {"optimizer": {}, "config": {"network": "A"}, "class_names": ["x", "y"], "global_batch": 4, "scaler": {},
+           "position": {"epoch": 1, "samples": 0, "step": 5}, "seconds": 1.0}
 STATE = {"conv1.conv.weight": torch.arange(6.0).view(2, 3)}
 
 
@@ -102,6 +103,14 @@ def test_a_plain_weight_file_is_no_checkpoint(tmp_path):
     torch.save(STATE, str(tmp_path / "w.pth"))
     with pytest.raises(CheckpointError, match="--pretrained"):
         load_checkpoint(tmp_path / "w.pth")
+
+
+def test_a_checkpoint_without_a_part_is_refused_by_the_parts_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "t")
+    content = {name: value for name, value in CONTENT.items() if name != "optimizer"}
+    path = checkpoints.save(dict(content, epoch=1, best={"epoch": 1, "accuracy": 0.5}), STATE)
+    with pytest.raises(CheckpointError, match="lacks optimizer"):
+        load_checkpoint(path)
 
 
 def test_another_run_is_refused_with_each_difference(tmp_path):
