@@ -73,8 +73,9 @@ def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """
     if not in_group():
         return model
-    options: Dict[str, Any] = {"broadcast_buffers": False}
-    if "gradient_as_bucket_view" in inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters:
+    known = inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters
+    options: Dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    if "gradient_as_bucket_view" in known:
         options["gradient_as_bucket_view"] = True
     if device.type != "cpu":
         options["device_ids"] = [device.index]
