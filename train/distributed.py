@@ -74,7 +74,8 @@ def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     if not in_group():
         return model
     known = inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters
-    options: Dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: Dict[str, Any] = {buffers: False}
     if "gradient_as_bucket_view" in known:
         options["gradient_as_bucket_view"] = True
     if device.type != "cpu":
