@@ -45,8 +45,17 @@ def test_the_tables_are_the_codes():
         assert "| `%s` | `%s`" % (name, spec.weights_file) in README
 
 
+def test_the_chinese_page_has_the_same_commands_and_rows():
+    page = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+    assert re.findall(r"```bash\n(.*?)```", page, re.S) == re.findall(r"```bash\n(.*?)```", README, re.S)
+    for name in RECIPES:
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for text in (README, page)
+                for line in text.splitlines() if line.startswith("| `test/train_%s.sh`" % name)]
+        assert rows[0][:3] == rows[1][:3] and rows[0][4:] == rows[1][4:]
+
+
 def test_links_lead_somewhere():
-    for page in ["README.md", "CONTRIBUTING.md", "docs/PARITY.md", "docs/ARCHITECTURE.md"]:
+    for page in ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "docs/PARITY.md", "docs/ARCHITECTURE.md"]:
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):
