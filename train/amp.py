@@ -48,11 +48,11 @@ class LossScaler:
             self.scale = min(self.scale * 2, 2.0**24)
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"scale": self.scale, "good_steps": self.good_steps, "skipped": self.skipped}
+        return {"dynamic": self.dynamic, "scale": self.scale, "good_steps": self.good_steps, "skipped": self.skipped}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """A fixed scale stays what the options say."""
-        if self.dynamic:
+        """A fixed scale stays what the options say; a dynamic one goes on only from a dynamic one."""
+        if self.dynamic and state.get("dynamic"):
             self.scale, self.good_steps = float(state["scale"]), int(state["good_steps"])
         self.skipped = int(state["skipped"])
 

@@ -12,7 +12,7 @@ from network.glore import GloReUnit
 from train import amp
 from train.amp import LEVELS, LossScaler, Precision, resolve_dtype
 from train.amp_choice import build_precision, fault_of
-from train.checkpoint import optimizer_state
+from train.checkpoint import load_optimizer_state, optimizer_state
 from train.config import OptionError
 from train.optim import build_sgd, parameter_groups
 from train.precise_bn import reestimate_statistics
@@ -97,7 +97,7 @@ def test_a_level_computed_in_fp32_trains_as_o0_does_whatever_the_loss_scale(leve
     exact, plain, _ = _train("O0", torch.float32)
     precision, net, _ = _train(level, torch.float32, loss_scale=128.0)
     for a, b in zip(exact.state_dict_of(plain).values(), precision.state_dict_of(net).values()):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
     assert precision.label == level + " (computed fp32)" and exact.label == "O0"
 
 
@@ -186,6 +186,28 @@ def test_scaler_state_comes_back():
     assert fixed.scale == 128.0
 
 
+def test_a_dynamic_scale_does_not_start_from_a_fixed_one():
+    for level in ("O0", "O3"):
+        fixed = LossScaler(LEVELS[level].loss_scale)
+        dynamic = LossScaler("dynamic")
+        dynamic.load_state_dict(fixed.state_dict())
+        assert (dynamic.scale, dynamic.good_steps) == (2.0**16, 0)
+
+
+@pytest.mark.parametrize("there", ["O1", "O2"])
+def test_a_checkpoint_passes_between_levels_unrounded(there):
+    exact, plain, optimizer = _train("O0", torch.float32, steps=3)
+    precision, net, half_optimizer = _train(there, BF16, steps=0)
+    precision.load_state_dict_into(net, copy.deepcopy(exact.state_dict_of(plain)))
+    load_optimizer_state(half_optimizer, optimizer_state(optimizer))
+    assert_equal(precision.state_dict_of(net), exact.state_dict_of(plain))
+    assert_equal(optimizer_state(half_optimizer), optimizer_state(optimizer))
+    assert step(precision, net, half_optimizer, *one_batch())
+    again, back, _ = _train("O0", torch.float32, steps=0)
+    again.load_state_dict_into(back, precision.state_dict_of(net))
+    assert_equal(again.state_dict_of(back), precision.state_dict_of(net))
+
+
 def test_auto_takes_what_the_device_says():
     assert resolve_dtype("O2", "auto", None) == torch.float32
     assert resolve_dtype("O2", "auto", torch.float16) == torch.float16
@@ -237,6 +259,7 @@ def test_without_autocast_o1_is_computed_in_fp32(monkeypatch):
 
 @pytest.mark.parametrize("layer", [nn.Conv3d, nn.BatchNorm3d, nn.ReLU, nn.MaxPool3d])
 def test_without_a_kernel_for_half_the_level_is_computed_in_fp32(monkeypatch, layer):
+    need("O2", BF16)
     forward = layer.forward
 
     def full_only(self, x):

@@ -91,11 +91,11 @@ def test_the_scalers_state_passes_between_the_engines(monkeypatch):
     step(precision, net, optimizer, one_batch()[0] * float("inf"), one_batch()[1])
     step(precision, net, optimizer, *one_batch())
     state = precision.scaler.state_dict()
-    assert state == {"scale": 2.0**15, "good_steps": 1, "skipped": 1}
+    assert state == {"dynamic": True, "scale": 2.0**15, "good_steps": 1, "skipped": 1}
     native = LossScaler("dynamic")
     native.load_state_dict(state)
     assert native.state_dict() == state
-    precision.scaler.load_state_dict({"scale": 2.0**10, "good_steps": 7, "skipped": 3})
+    precision.scaler.load_state_dict({"dynamic": True, "scale": 2.0**10, "good_steps": 7, "skipped": 3})
     assert amp.state_dict() == {"loss_scaler0": {"loss_scale": 2.0**10, "unskipped": 7}}
 
 
