@@ -25,7 +25,8 @@ from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
 from train import device as devices
-from train.amp import Precision, resolve_dtype
+from train.amp import Precision
+from train.amp_choice import build_precision
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.evaluate import PROTOCOL
 from train.log import LOGGER, log_to, start_logging, stop_logging
@@ -109,20 +110,27 @@ def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runt
     return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor)
 
 
+def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
+    """The level of mixed precision in force, tried on the device."""
+    return build_precision(config.level, config.amp_engine, config.amp_dtype, devices.half_dtype(device), device,
+                           config.loss_scale)
+
+
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
     pretrained = False if config.resume else config.pretrained
     network = build_network(config.network, num_classes, pretrained).to(runtime.device)
-    dtype = resolve_dtype(config.level, config.amp_dtype, devices.half_dtype(runtime.device))
-    precision = Precision(config.level, dtype, runtime.device, config.loss_scale)
+    precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
     total = steps_per_epoch * config.end_epoch
     boundaries = boundaries_in_steps(config.lr_steps, config.batch_size * runtime.ranks.world_size, total)
     schedule = LearningRate(config.lr_base, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
-    return Trainer(distributed.wrap(network, runtime.device), optimizer, schedule, precision,
-                   DeviceTransform(precision.input_dtype), config.random_seed, runtime.ranks.rank)
+    precision.attach(network, optimizer)
+    model = distributed.wrap(network, runtime.device, precision.bucket_views)
+    return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
+                   runtime.ranks.rank)
 
 
 class Job:
@@ -239,6 +247,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     runtime = start_runtime(config)
     start_logging(runtime.ranks.rank)
     if config.dry_run:
+        choose_precision(config, runtime.device)
         load_videos(spec, config.data_root, config.split, config.source)
         return None
     for line in notices + [describe_config(config, sources)]:

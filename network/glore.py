@@ -39,7 +39,10 @@ class GloReUnit(nn.Module):
     unit is the identity. Input and output: (N, C, L), (N, C, H, W) or (N, C, T, H, W) for dimension 1, 2 or 3.
     The node states are a sum over all positions: from there to the blocker everything is computed in float32 at
     least, also under autocast and with half weights; the output has the input's type. `normalize` divides by L.
+    `full_precision(x)` is the context that switches casting off; who casts by other means than autocast sets another.
     """
+
+    full_precision = staticmethod(execution.full_precision)
 
     def __init__(self, num_in: int, num_mid: int, dimension: int = 3, normalize: bool = False) -> None:
         super().__init__()
@@ -60,7 +63,7 @@ class GloReUnit(nn.Module):
         """(N, C, ...) -> (N, C, ...), equal shapes and type."""
         state = self.conv_state(x).flatten(2)                           # (N, S, L)
         proj = self.conv_proj(x).flatten(2)                             # (N, V, L)
-        with execution.full_precision(x):
+        with self.full_precision(x):
             state, proj = execution.promote(state), execution.promote(proj)
             nodes = torch.matmul(state, proj.transpose(1, 2))           # (N, S, L) (N, L, V) -> (N, S, V)
             if self.normalize:

@@ -17,7 +17,7 @@ from data.clip_dataset import ClipBatch
 from data.device_transforms import DeviceTransform
 from network import build_network
 from train import device as devices
-from train.amp import Precision, resolve_dtype
+from train.amp_choice import build_precision
 from train.loop import Trainer
 from train.optim import build_sgd, parameter_groups
 from train.prefetch import to_device
@@ -53,7 +53,7 @@ def synthetic_batch(setup: Setup, num_classes: int) -> ClipBatch:
 def step_variant(setup: Setup, level: str) -> Callable[[], None]:
     """A function that runs one whole training step at a level, on a network of its own."""
     torch.manual_seed(0)
-    precision = Precision(level, resolve_dtype(level, "auto", devices.half_dtype(setup.device)), setup.device, 128.0)
+    precision = build_precision(level, "native", "auto", devices.half_dtype(setup.device), setup.device, 128.0)
     network = build_network(setup.network, 101).to(setup.device)
     parameters = precision.prepare(network)
     optimizer = build_sgd(parameter_groups(parameters, 1e-4, False), 1e-3)
@@ -66,7 +66,7 @@ def step_variant(setup: Setup, level: str) -> Callable[[], None]:
 def infer_variant(setup: Setup, level: str) -> Callable[[], None]:
     """A function that classifies one batch."""
     torch.manual_seed(0)
-    precision = Precision(level, resolve_dtype(level, "auto", devices.half_dtype(setup.device)), setup.device)
+    precision = build_precision(level, "native", "auto", devices.half_dtype(setup.device), setup.device)
     network = build_network(setup.network, 101).to(setup.device).eval()
     precision.prepare(network)
     batch, transform = synthetic_batch(setup, 101)._replace(augmented=False), DeviceTransform(precision.input_dtype)

@@ -1,11 +1,12 @@
 """Mixed precision by apex's levels, on every device and PyTorch version.
 
 O0 fp32; O1 operator-wise casting; O2 half weights and activations, BatchNorm in fp32, fp32 master weights; O3 all
-half. The level changes
-the arithmetic, never the recipe. The optimizer steps the master weights, which are what checkpoints hold.
+half. The level changes the arithmetic, never the recipe. The optimizer steps the master weights, which are what
+checkpoints hold. A step is begin, forward under cast, backward, step.
 """
 
 import contextlib
+import inspect
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import torch
@@ -47,11 +48,11 @@ class LossScaler:
             self.scale = min(self.scale * 2, 2.0**24)
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"scale": self.scale, "good_steps": self.good_steps, "skipped": self.skipped}
+        return {"dynamic": self.dynamic, "scale": self.scale, "good_steps": self.good_steps, "skipped": self.skipped}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """A fixed scale stays what the options say."""
-        if self.dynamic:
+        """A fixed scale stays what the options say; a dynamic one goes on only from a dynamic one."""
+        if self.dynamic and state.get("dynamic"):
             self.scale, self.good_steps = float(state["scale"]), int(state["good_steps"])
         self.skipped = int(state["skipped"])
 
@@ -65,18 +66,46 @@ def resolve_dtype(level: str, wanted: str, auto: Optional[torch.dtype]) -> torch
     return DTYPES[wanted] if wanted != "auto" else auto or torch.float32
 
 
+class _Buffers:
+    """A model's buffers as they were before a step: the forward pass moves BatchNorm's statistics before an overflow
+    is known.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._by_type: Dict[torch.dtype, Tuple[List[torch.Tensor], List[torch.Tensor]]] = {}
+        for buffer in model.buffers():
+            now, before = self._by_type.setdefault(buffer.dtype, ([], []))
+            now.append(buffer)
+            before.append(buffer.clone())
+
+    def note(self) -> None:
+        """Remembers what they hold."""
+        for now, before in self._by_type.values():
+            _copy(before, now)
+
+    def restore(self) -> None:
+        """Puts it back."""
+        for now, before in self._by_type.values():
+            _copy(now, before)
+
+
 class Precision:
-    """One level at work: converts the network, keeps the master weights, scales the loss, steps the optimizer."""
+    """One level at work: converts the network, keeps the master weights, scales the loss, steps the optimizer.
+
+    `reason` says why half precision is not used where the level asks for it.
+    """
+
+    bucket_views = True  # whether DDP may keep gradients as views of its buckets
 
     def __init__(self, level: str, dtype: torch.dtype, device: torch.device,
-                 loss_scale: Union[float, str, None] = None) -> None:
+                 loss_scale: Union[float, str, None] = None, reason: str = "as asked") -> None:
         self.level, self.dtype, self.device, self.row = level, dtype, device, LEVELS[level]
-        self.half = dtype != torch.float32
+        self.half, self.reason = dtype != torch.float32, reason
         self.scaler = LossScaler(self.row.loss_scale if loss_scale is None else loss_scale)
         self.input_dtype = dtype if self.half and self.row.half_model else torch.float32
         self._pairs: List[Tuple[str, nn.Parameter, torch.Tensor]] = []
-        if self.half and self.row.autocast:
-            _autocast(device.type, dtype)  # fails here, not at the first step, where this PyTorch has none
+        self._model: nn.Module = nn.Module()
+        self._buffers = _Buffers(self._model)
 
     @property
     def label(self) -> str:
@@ -92,15 +121,23 @@ class Precision:
         text = "precision %s, computed in %s, loss scale %s" % (self.level, _NAMES[self.dtype], kind)
         if self.level == "O0" or self.half:
             return text
-        return text + (": no fast half-precision arithmetic here, or --amp-dtype fp32; the level's bookkeeping stays")
+        return text + ": %s; the level's bookkeeping stays" % self.reason
 
     def prepare(self, model: nn.Module) -> List[Tuple[str, torch.Tensor]]:
         """Converts an fp32 model in place; returns the named parameters that the optimizer steps: the masters where
         there are any.
         """
         self._pairs = []
-        if not (self.half and self.row.half_model):
-            return list(model.named_parameters())
+        half_model = self.half and self.row.half_model
+        stepped: List[Tuple[str, torch.Tensor]] = self._convert(model) if half_model else [*model.named_parameters()]
+        self._watch(model)
+        return stepped
+
+    def _watch(self, model: nn.Module) -> None:
+        """What begin() looks after, once the model has its types."""
+        self._model, self._buffers = model, _Buffers(model if self.half else nn.Module())
+
+    def _convert(self, model: nn.Module) -> List[Tuple[str, torch.Tensor]]:
         masters = {name: p.detach().clone() for name, p in model.named_parameters()}
         model.to(self.dtype)
         if not self.row.half_batchnorm:
@@ -118,6 +155,15 @@ class Precision:
                 stepped.append((name, masters[name]))
         return stepped
 
+    def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Takes the optimizer that was built from what prepare() gave."""
+
+    def begin(self) -> None:
+        """Before a step's forward pass: gradients start anew; in half precision the buffers are noted."""
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        self._buffers.note()
+
     @contextlib.contextmanager
     def cast(self) -> Iterator[None]:
         """Around the forward pass."""
@@ -132,16 +178,18 @@ class Precision:
         (loss * self.scaler.scale if self.scaler.scale != 1.0 else loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Unscales, and steps unless a gradient overflowed: then nothing changes and the answer is False. One flag is
-        read from the device, in half precision only.
+        """Unscales, and steps unless a gradient overflowed: then parameters and buffers are what they were at begin()
+        and the answer is False. One flag is read from the device, in half precision only.
         """
         for _, parameter, master in self._pairs:
             master.grad = None if parameter.grad is None else parameter.grad.float()
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.scaler.scale != 1.0:
             _multiply(gradients, 1.0 / self.scaler.scale)
-        overflow = self.half and not _all_finite(gradients)
-        if not overflow:
+        overflow = self.half and not all_finite(gradients)
+        if overflow:
+            self._buffers.restore()
+        else:
             optimizer.step()
             with torch.no_grad():
                 for _, parameter, master in self._pairs:
@@ -166,13 +214,27 @@ class Precision:
 
 
 def _autocast(device_type: str, dtype: torch.dtype) -> Any:
-    """This PyTorch's autocast for a device; ValueError where it has none."""
+    """This PyTorch's autocast for a device and type; ValueError where it has none."""
     if hasattr(torch, "autocast"):
-        return torch.autocast(device_type, dtype=dtype)
+        with contextlib.suppress(RuntimeError):  # PyTorch 1.10 to 1.13 refuse devices that they do not know themselves
+            return torch.autocast(device_type, dtype=dtype)
     old = getattr(getattr(getattr(torch, device_type, None), "amp", None), "autocast", None)
     if old is None:
-        raise ValueError("--opt-level O1: this PyTorch has no autocast for %s; take O2 or O0" % device_type)
+        raise ValueError("this PyTorch has no autocast for %s" % device_type)
+    if "dtype" in inspect.signature(old.__init__).parameters:
+        return old(dtype=dtype)
+    if dtype != torch.float16:
+        raise ValueError("this PyTorch's autocast for %s knows fp16 alone" % device_type)
     return old()
+
+
+def _copy(targets: List[torch.Tensor], sources: List[torch.Tensor]) -> None:
+    with torch.no_grad():
+        if hasattr(torch, "_foreach_copy_"):
+            torch._foreach_copy_(targets, sources)
+        else:
+            for target, source in zip(targets, sources):
+                target.copy_(source)
 
 
 def _multiply(tensors: List[torch.Tensor], factor: float) -> None:
@@ -183,6 +245,6 @@ def _multiply(tensors: List[torch.Tensor], factor: float) -> None:
             tensor.mul_(factor)
 
 
-def _all_finite(tensors: List[torch.Tensor]) -> bool:
-    """One read from the device."""
+def all_finite(tensors: List[torch.Tensor]) -> bool:
+    """Whether no number is infinite or none; one read from the device."""
     return bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all().item())

@@ -12,6 +12,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 OPT_LEVELS = ("O0", "O1", "O2", "O3")
 AMP_DTYPES = ("auto", "fp16", "bf16", "fp32")
+AMP_ENGINES = ("native", "apex")
 BACKENDS = ("auto", "hccl", "nccl", "gloo")
 DEVICES = ("auto", "npu", "cuda", "cpu")
 SOURCES = ("auto", "video", "rawframes")
@@ -85,6 +86,7 @@ class TrainConfig:
     loss_scale: Union[float, str, None] = _option(None, "a number, or dynamic (default: what the level says)",
                                                   metavar="SCALE")
     amp_dtype: str = _option("auto", "half-precision type; auto asks the device", AMP_DTYPES)
+    amp_engine: str = _option("native", "who computes the level: this toolkit, or an installed apex", AMP_ENGINES)
     # the machine
     device: str = _option("auto", "npu, cuda or cpu; auto takes the first there is", DEVICES)
     workers: int = _option(-1, "processes that read videos, per device (-1: by the number of cores; 0: none)")
@@ -126,16 +128,28 @@ class TrainConfig:
                 "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
-        if isinstance(self.loss_scale, float) and not 0 < self.loss_scale < float("inf"):
-            raise OptionError("--loss-scale %s: takes a number above 0, or dynamic" % self.loss_scale)
-        if not self.amp and self.loss_scale not in (None, 1.0):
-            raise OptionError(
-                "--loss-scale %s without --amp: fp32 needs no loss scale; add --amp or drop it" % self.loss_scale)
+        _check_precision(self)
 
     @property
     def level(self) -> str:
         """The level in force: O0 without --amp."""
         return self.opt_level if self.amp else "O0"
+
+
+def _check_precision(config: TrainConfig) -> None:
+    if isinstance(config.loss_scale, float) and not 0 < config.loss_scale < float("inf"):
+        raise OptionError("--loss-scale %s: takes a number above 0, or dynamic" % config.loss_scale)
+    where = "without --amp" if not config.amp else "at --opt-level O0"
+    if config.level == "O0" and config.loss_scale not in (None, 1.0):
+        raise OptionError("--loss-scale %s %s: fp32 needs no loss scale; add --amp or drop it"
+                          % (config.loss_scale, where))
+    if config.level == "O0" and config.amp_dtype in ("fp16", "bf16"):
+        raise OptionError("--amp-dtype %s %s: that is fp32; add --amp or drop it" % (config.amp_dtype, where))
+    if config.amp_engine == "apex" and config.level == "O0":
+        raise OptionError("--amp-engine apex %s: there is nothing for apex to do; add --amp or drop it" % where)
+    if config.amp_engine == "apex" and config.amp_dtype not in ("auto", "fp16"):
+        raise OptionError("--amp-dtype %s contradicts --amp-engine apex, which computes in fp16: drop one of them"
+                          % config.amp_dtype)
 
 
 def option_name(field_name: str) -> str:
@@ -160,8 +174,9 @@ def resolve_config(typed: Mapping[str, Any], dataset_name: str,
     chosen = dict(typed)
     if "opt_level" in typed:
         chosen.setdefault("amp", typed["opt_level"] != "O0")
-    if not chosen.get("amp", True):
+    if not chosen.get("amp", True) or typed.get("opt_level") == "O0":
         chosen.setdefault("loss_scale", None)
+    if not chosen.get("amp", True):
         if chosen.get("opt_level", "O0") != "O0":
             raise OptionError("--opt-level %s contradicts --amp off: drop one of them" % chosen["opt_level"])
     layers = [("typed", chosen), ("data set " + dataset_name, dict(dataset_defaults)),

@@ -67,16 +67,16 @@ def in_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def wrap(model: torch.nn.Module, device: torch.device, bucket_views: bool = True) -> torch.nn.Module:
     """The model whose backward averages gradients over the processes; BatchNorm buffers stay each process's own until
-    they are averaged.
+    they are averaged. `bucket_views`: gradients may be views of what is sent, which saves a copy.
     """
     if not in_group():
         return model
     known = inspect.signature(torch.nn.parallel.DistributedDataParallel.__init__).parameters
     buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: Dict[str, Any] = {buffers: False}
-    if "gradient_as_bucket_view" in known:
+    if bucket_views and "gradient_as_bucket_view" in known:
         options["gradient_as_bucket_view"] = True
     if device.type != "cpu":
         options["device_ids"] = [device.index]

@@ -64,11 +64,10 @@ class Trainer:
         """One optimizer step, `number` counted from 1, on a device batch. False where an overflow skipped it."""
         set_rate(self.optimizer, self.schedule(number))
         seed_device(dropout_seed(self._seed, number, self._rank), self.precision.device)
+        self.precision.begin()
         with self.precision.cast():
             logits = self.model(self.transform(batch))  # (N, K)
         loss = functional.cross_entropy(logits.float(), batch.label)
-        for parameter in self.module.parameters():
-            parameter.grad = None
         self.precision.backward(loss)
         applied = self.precision.step(self.optimizer)
         self.metrics.update(logits, batch.label)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import apex_stand_in
 import cv2
 import pytest
 import torch
@@ -12,12 +13,14 @@ from conftest import SMALL_CLIPS, write_video
 
 import train_model
 from network import build_network
+from train.amp_choice import fault_of
 from train.record import PNG_NAME
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = SMALL_CLIPS + (
     "--batch-size 6 --workers 0 --device cpu --lr-base 0.01 --warmup-steps 2 --end-epoch 1 --task-name t").split()
 
+CPU = torch.device("cpu")
 HALF = ["--opt-level", "O2", "--loss-scale", "128", "--amp-dtype", "fp32"]  # the level's bookkeeping on any CPU
 
 
@@ -102,6 +105,70 @@ def test_a_run_cut_by_max_steps_goes_on_in_the_middle_of_its_epoch(two_epochs, t
     run(tiny_videos, tmp_path, "--max-steps", "4", *options)
     folder = run(tiny_videos, tmp_path, "--resume", *options)
     assert_equal(weights(folder), weights(two_epochs))
+
+
+BF16 = ["--opt-level", "O2", "--amp-dtype", "bf16"]  # dynamic scale
+needs_half = pytest.mark.skipif(
+    bool(fault_of("O1", torch.bfloat16, CPU) or fault_of("O2", torch.bfloat16, CPU)), reason="no bf16 on this CPU")
+
+
+def plant_an_overflow(monkeypatch, at):
+    """Step number `at` of the run overflows; the trial at its start is number 0."""
+    calls = []
+
+    def all_finite(tensors):
+        calls.append(1)
+        return len(calls) - 1 != at or at == 0
+    monkeypatch.setattr("train.amp.all_finite", all_finite)
+
+
+@needs_half
+def test_a_dynamic_scale_and_the_master_weights_survive_resume(tiny_videos, tmp_path, monkeypatch):
+    options = [*BF16, "--no-precise-bn", "--max-steps"]
+    plant_an_overflow(monkeypatch, 1)
+    whole = run(tiny_videos, tmp_path / "whole", *options, "3")
+    plant_an_overflow(monkeypatch, 1)
+    cut = run(tiny_videos, tmp_path / "cut", *options, "2")
+    content = torch.load(str(cut / "checkpoints" / "t_ep-0000.pth"))
+    assert content["scaler"] == {"dynamic": True, "scale": 2.0**15, "good_steps": 1, "skipped": 1}
+    assert content["position"]["step"] == 2  # a skipped step counts
+    state = [v for v in content["state_dict"].values() if v.is_floating_point()]
+    assert all(v.dtype == torch.float32 for v in state)
+    assert any(not torch.equal(v, v.bfloat16().float()) for v in state)  # not the half copies
+    plant_an_overflow(monkeypatch, 0)
+    resumed = run(tiny_videos, tmp_path / "cut", *options, "3", "--resume")
+    assert_equal(weights(resumed), weights(whole))
+    assert json.loads((resumed / "result.json").read_text())["skipped_steps"] == 1
+    content = torch.load(str(resumed / "checkpoints" / "t_ep-0001.pth"))
+    assert content["scaler"] == {"dynamic": True, "scale": 2.0**15, "good_steps": 2, "skipped": 1}
+
+
+@needs_half
+def test_levels_change_between_runs(tiny_videos, tmp_path):
+    for steps, options, scale in ((1, ["--opt-level", "O0"], 1.0), (2, BF16, 2.0**16), (3, ["--no-amp"], 1.0)):
+        folder = run(tiny_videos, tmp_path, "--no-precise-bn", "--max-steps", str(steps), *options,
+                     *(["--resume"] if steps > 1 else []))
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["amp_type"], result["steps"]) == ("O2" if steps == 2 else "O0", steps)
+        newest = sorted((folder / "checkpoints").iterdir())[-1]
+        assert torch.load(str(newest))["scaler"]["scale"] == scale
+
+
+@needs_half
+def test_apex_trains_the_real_network_and_native_goes_on_from_its_checkpoint(tiny_videos, tmp_path, monkeypatch):
+    amp = apex_stand_in.install(monkeypatch)
+    options = ["--no-precise-bn", "--max-steps"]
+    folder = run(tiny_videos, tmp_path, "--amp", "--amp-engine", "apex", *options, "2")
+    assert amp.initialized["opt_level"] == "O2" and amp.unskipped == 2
+    assert "loss scale dynamic from 65536, by apex" in (folder / "train.log").read_text()
+    assert json.loads((folder / "result.json").read_text())["amp_type"] == "O2"
+    content = torch.load(str(folder / "checkpoints" / "t_ep-0000.pth"))
+    assert content["scaler"] == {"dynamic": True, "scale": 2.0**16, "good_steps": 2, "skipped": 0}
+    assert len(content["optimizer"]) == len(list(build_network("RESNET50_3D_GCN_X5", 3).parameters()))
+    native = run(tiny_videos, tmp_path / "native", *BF16, *options, "2")
+    assert losses(folder)[0][2] == pytest.approx(losses(native)[0][2], rel=0.01)
+    folder = run(tiny_videos, tmp_path, "--resume", *BF16, *options, "3")
+    assert "epoch 1 step 3" in (folder / "train.log").read_text()
 
 
 def test_a_second_run_moves_the_first_aside(tiny_videos, tmp_path):
@@ -221,6 +288,7 @@ def test_profile_traces_some_steps_and_saves_nothing(tiny_videos, tmp_path, capf
      (["--crop-size", "8"], "--crop-size"), (["--batch-size", "1", "--clip-length", "2"], "BatchNorm"),
      (["--eval-only"], "--pretrained"), (["--data-root", "nowhere"], "nowhere"), (["--dataset", "nope"], "motion10"),
      (["--device", "npu"], "--device npu"), (["--lr-steps", "1"], "--lr-steps"),
+     (["--amp", "--amp-engine", "apex"], "--amp-engine apex"), (["--amp-dtype", "bf16"], "--amp-dtype bf16"),
      (["--world-size", "2"], "--distributed"), (["--split", "9"], "--split")],
 )
 def test_what_the_user_can_mend_ends_with_code_2_and_a_word(tiny_videos, tmp_path, capsys, options, words):

@@ -43,7 +43,8 @@ def test_amp_alone_is_o2_and_a_level_alone_switches_it_on():
     assert resolve_config({"opt_level": "O1"}, "x", {})[0].level == "O1"
     assert resolve_config({"opt_level": "O0"}, "x", {})[0].level == "O0"
     assert resolve_config({}, "x", {})[0].level == "O0"
-    for off in ({"amp": False}, {"opt_level": "O0"}, {"amp": False, "opt_level": "O0"}):
+    for off in ({"amp": False}, {"opt_level": "O0"}, {"amp": False, "opt_level": "O0"},
+                {"amp": True, "opt_level": "O0"}):
         config = resolve_config(dict(off, recipe="full_1p"), "x", {})[0]
         assert (config.level, config.loss_scale) == ("O0", None)
 
@@ -55,6 +56,15 @@ def test_amp_alone_is_o2_and_a_level_alone_switches_it_on():
      ({"opt_level": "O4", "amp": True}, "--opt-level"), ({"device": "tpu"}, "--device"),
      ({"recipe": "full"}, "--recipe"), ({"amp": False, "opt_level": "O2"}, "--opt-level"),
      ({"loss_scale": 128.0}, "--loss-scale"), ({"amp": True, "loss_scale": -1.0}, "--loss-scale"),
+     ({"opt_level": "O0", "loss_scale": 128.0}, "--loss-scale 128.0 without --amp"),
+     ({"amp": True, "opt_level": "O0", "loss_scale": "dynamic"}, "--loss-scale dynamic at --opt-level O0"),
+     ({"amp": False, "amp_dtype": "bf16"}, "--amp-dtype bf16 without --amp"),
+     ({"opt_level": "O0", "amp": True, "amp_dtype": "fp16"}, "--amp-dtype fp16 at --opt-level O0"),
+     ({"amp_engine": "apex"}, "--amp-engine apex without --amp"),
+     ({"recipe": "full_1p", "amp": False, "amp_engine": "apex"}, "--amp-engine apex without --amp"),
+     ({"amp": True, "amp_engine": "apex", "amp_dtype": "bf16"}, "--amp-dtype bf16 contradicts --amp-engine apex"),
+     ({"amp": True, "amp_engine": "apex", "amp_dtype": "fp32"}, "--amp-dtype fp32 contradicts --amp-engine apex"),
+     ({"amp_engine": "other"}, "--amp-engine"),
      ({"task_name": "../x"}, "--task-name"), ({"keep": 0}, "--keep")],
 )
 def test_a_bad_value_names_the_option(values, option):
