@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from features import assert_close, needs_half
 from torch import nn
 
 from network import build_network
@@ -41,8 +42,8 @@ def _train(level, dtype, steps=20, loss_scale=None):
 
 @pytest.mark.parametrize(
     "level, weight, norm",
-    [("O0", torch.float32, torch.float32), ("O1", torch.float32, torch.float32), ("O2", BF16, torch.float32),
-     ("O3", BF16, BF16)],
+    [("O0", torch.float32, torch.float32), pytest.param("O1", torch.float32, torch.float32, marks=needs_half),
+     pytest.param("O2", BF16, torch.float32, marks=needs_half), pytest.param("O3", BF16, BF16, marks=needs_half)],
 )
 def test_types_by_level(level, weight, norm):
     precision, net, _ = _train(level, resolve_dtype(level, "bf16", None), steps=2)
@@ -56,6 +57,7 @@ def test_the_table_is_apexes():
     assert [row.master_weights for row in LEVELS.values()] == [False, False, True, False]
 
 
+@needs_half
 def test_the_optimizer_steps_fp32_masters_and_the_half_weights_follow_exactly():
     precision, net, optimizer = _train("O2", BF16)
     stepped = {n: p for group in optimizer.param_groups for n, p in zip(group["names"], group["params"])}
@@ -72,10 +74,11 @@ def test_a_level_computed_in_fp32_trains_as_o0_does_whatever_the_loss_scale(leve
     exact, plain, _ = _train("O0", torch.float32)
     precision, net, _ = _train(level, torch.float32, loss_scale=128.0)
     for a, b in zip(exact.state_dict_of(plain).values(), precision.state_dict_of(net).values()):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        assert_close(a, b, rtol=1e-5, atol=1e-6)
     assert precision.label == level + " (computed fp32)" and exact.label == "O0"
 
 
+@needs_half
 @pytest.mark.parametrize("level", ["O1", "O2", "O3"])
 def test_half_levels_stay_near_fp32(level):
     exact, plain, _ = _train("O0", torch.float32)
@@ -88,6 +91,7 @@ def test_half_levels_stay_near_fp32(level):
     assert precision.label == level
 
 
+@needs_half
 def test_an_overflow_changes_nothing_halves_a_dynamic_scale_and_is_counted():
     net = _net()
     precision = Precision("O2", BF16, CPU)
@@ -135,6 +139,7 @@ def test_auto_takes_what_the_device_says():
     assert resolve_dtype("O2", "bf16", torch.float16) == BF16
 
 
+@needs_half
 @pytest.mark.parametrize("level", ["O1", "O2", "O3"])
 def test_the_real_network_trains_a_step_in_half(level):
     torch.manual_seed(0)
