@@ -3,6 +3,7 @@
 Sample ids travel to the workers, state does not. The seam for what DataLoader learnt over the PyTorch versions.
 """
 import inspect
+import logging
 import signal
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from data.clip_dataset import ClipDataset, collate_clips
 from data.randomness import random_state
 
+_log = logging.getLogger(__name__)
 PRECISE_BN_EPOCHS = 1 << 20  # added to the epoch, it gives precise BN draws of its own
 SampleId = Tuple[int, int]  # (epoch, sample)
 
@@ -87,6 +89,8 @@ class ClipLoader(DataLoader):
 
 def train_loader(dataset: ClipDataset, sampler: TrainSampler, workers: int, pin_memory: bool) -> ClipLoader:
     """ClipBatches of the sampler's position. Persistent workers serve every epoch."""
+    if workers > 0 and not _keeps_workers():
+        _log.info("loader workers start anew for every pass: this PyTorch cannot keep them")
     return _loader(dataset, sampler, workers, pin_memory)
 
 
@@ -100,9 +104,13 @@ def eval_loader(dataset: ClipDataset, rank: int, world_size: int, batch_size: in
     return _loader(dataset, batches, workers, pin_memory)
 
 
+def _keeps_workers() -> bool:
+    return "persistent_workers" in inspect.signature(DataLoader.__init__).parameters
+
+
 def _loader(dataset: ClipDataset, batches: Any, workers: int, pin_memory: bool) -> ClipLoader:
     options: Dict[str, Any] = {}
-    if workers > 0 and "persistent_workers" in inspect.signature(DataLoader.__init__).parameters:
+    if workers > 0 and _keeps_workers():
         options["persistent_workers"] = True
     return ClipLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_clips,
                       pin_memory=pin_memory, worker_init_fn=_start_worker, **options)

@@ -13,6 +13,8 @@ from typing import Any, Dict, NamedTuple
 import torch
 import torch.distributed as dist
 
+from train.log import LOGGER
+
 TIMEOUT = datetime.timedelta(minutes=30)
 
 
@@ -78,6 +80,8 @@ def wrap(model: torch.nn.Module, device: torch.device, bucket_views: bool = True
     options: Dict[str, Any] = {buffers: False}
     if bucket_views and "gradient_as_bucket_view" in known:
         options["gradient_as_bucket_view"] = True
+    else:
+        LOGGER.info("gradients are kept twice, once for their exchange: this PyTorch cannot share the memory")
     if device.type != "cpu":
         options["device_ids"] = [device.index]
     return torch.nn.parallel.DistributedDataParallel(model, **options)

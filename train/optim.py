@@ -7,6 +7,8 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
 
 import torch
 
+from train.log import LOGGER
+
 
 class GroupRow(NamedTuple):
     """One kind of parameter."""
@@ -45,10 +47,12 @@ def parameter_groups(named_parameters: Iterable[Tuple[str, torch.Tensor]], weigh
 def build_sgd(groups: List[Dict[str, Any]], rate: float) -> torch.optim.SGD:
     """SGD with Nesterov momentum 0.9; one fused kernel updates its tensors where this PyTorch has one for them."""
     options: Dict[str, Any] = {}
-    tensors = [p for group in groups for p in group["params"]]
+    known = inspect.signature(torch.optim.SGD.__init__).parameters
+    if "fused" not in known:
+        LOGGER.info("SGD updates tensor by tensor: this PyTorch has no fused kernel for it")
     # PyTorch 2.13's fused SGD leaves bf16 tensors on the CPU unchanged, so only full precision goes there.
-    if "fused" in inspect.signature(torch.optim.SGD.__init__).parameters and all(
-            p.device.type in ("cpu", "cuda") and p.dtype in (torch.float32, torch.float64) for p in tensors):
+    elif all(p.device.type in ("cpu", "cuda") and p.dtype in (torch.float32, torch.float64)
+             for group in groups for p in group["params"]):
         options["fused"] = True
     return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, **options)
 

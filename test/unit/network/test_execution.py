@@ -1,6 +1,7 @@
 """The precision seam: what is promoted, what is left alone, and that the layers are otherwise torch's own."""
 import pytest
 import torch
+from features import needs_half
 from torch import nn
 
 from network import execution
@@ -15,7 +16,7 @@ def test_promote(dtype, promoted):
     assert (execution.promote(x) is x) == (dtype == promoted)
 
 
-@pytest.mark.skipif(not hasattr(torch, "autocast"), reason="no autocast on the CPU in this torch")
+@needs_half
 def test_full_precision_switches_autocast_off_and_on_again():
     x = torch.ones(4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from features import needs_half
 
 from network.glore import GloReUnit
 
@@ -63,16 +64,13 @@ def test_another_dimension_is_refused():
         GloReUnit(8, 4, dimension=4)
 
 
-def _computes_in(dtype):
+def _computes_in_float16():
+    half = torch.float16
     try:
-        F.conv3d(torch.ones(1, 2, 1, 2, 2, dtype=dtype), torch.ones(2, 2, 1, 1, 1, dtype=dtype))
+        F.conv3d(torch.ones(1, 2, 1, 2, 2, dtype=half), torch.ones(2, 2, 1, 1, 1, dtype=half))
     except RuntimeError:
         return False
     return True
-
-
-needs_bfloat16 = pytest.mark.skipif(not _computes_in(torch.bfloat16), reason="no bfloat16 convolution on this CPU")
-needs_autocast = pytest.mark.skipif(not hasattr(torch, "autocast"), reason="no autocast on the CPU in this torch")
 
 
 def _weights_of_size_one(unit):
@@ -127,23 +125,21 @@ def _assert_full_precision(unit, x, half):
     assert ((out.double() - expected).abs() <= step * (x.double().abs() + expected.abs() + 1e-3)).all()
 
 
-@needs_autocast
-@needs_bfloat16
+@needs_half
 def test_nodes_are_single_precision_under_autocast():
     unit = _weights_of_size_one(GloReUnit(16, 8)).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _assert_full_precision(unit, torch.randn(2, 16, 8, 14, 14), torch.bfloat16)
 
 
-@needs_autocast
-@needs_bfloat16
+@needs_half
 def test_half_input_under_autocast_keeps_its_type():
     unit = _weights_of_size_one(GloReUnit(16, 8)).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _assert_full_precision(unit, torch.randn(2, 16, 8, 14, 14).bfloat16(), torch.bfloat16)
 
 
-@needs_bfloat16
+@needs_half
 @pytest.mark.parametrize("dimension, shape", [(1, (2, 16, 500)), (2, (2, 16, 20, 20)), (3, (2, 16, 8, 14, 14))])
 @pytest.mark.parametrize("norms", [torch.bfloat16, torch.float32])
 def test_nodes_are_single_precision_with_half_weights(dimension, shape, norms):
@@ -152,7 +148,7 @@ def test_nodes_are_single_precision_with_half_weights(dimension, shape, norms):
     _assert_full_precision(unit, torch.randn(shape).bfloat16(), torch.bfloat16)
 
 
-@pytest.mark.skipif(not _computes_in(torch.float16), reason="no float16 convolution on this CPU")
+@pytest.mark.skipif(not _computes_in_float16(), reason="no float16 convolution on this CPU")
 def test_sums_beyond_the_range_of_float16_stay_finite():
     unit = _weights_of_size_one(GloReUnit(16, 8)).eval()
     x = 40 * torch.rand(1, 16, 8, 14, 14)
@@ -161,7 +157,7 @@ def test_sums_beyond_the_range_of_float16_stay_finite():
     assert torch.isfinite(unit.half()(x.half())).all()
 
 
-@needs_bfloat16
+@needs_half
 def test_half_weights_learn_through_the_promotion():
     unit = _weights_of_size_one(GloReUnit(16, 8)).bfloat16().train()
     before = unit.blocker.running_mean.clone()

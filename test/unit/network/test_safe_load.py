@@ -113,7 +113,7 @@ def refusal(path, reader, said):
 
 def same(one, other):
     if isinstance(one, torch.Tensor):
-        return type(one) is type(other) and one.dtype == other.dtype and torch.equal(one, other)
+        return type(one) is type(other) and one.dtype == other.dtype and torch.equal(one.double(), other.double())
     if isinstance(one, dict):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
@@ -161,7 +161,7 @@ def test_a_name_is_not_even_imported(forge, reader, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("function, args, said", [
     (eval, ("1+1",), "eval"), (torch.load, ("x",), "torch"), (getattr, ("a", "upper"), "getattr"),
-    (np.zeros, (3,), "numpy"), (torch.ones, (3,), "torch"), (collections.Counter, (), "collections.Counter")])
+    (np.zeros, (3,), "numpy"), (torch.manual_seed, (3,), "torch"), (collections.Counter, (), "collections.Counter")])
 def test_other_calls_are_named(save, reader, function, args, said):
     refusal(save({"a": Runs(function, *args)}), reader, said)
 

@@ -3,9 +3,11 @@
 import os
 import pickle
 import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 
 from network.safe_load import UnsafeFileError
 from train.checkpoint import (
@@ -80,6 +82,29 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
         assert load_checkpoint(old)["epoch"] == 1
     finally:
         subprocess.check_call(["umount", str(disk)])
+
+
+_SAVES_BEYOND_A_LIMIT = """
+import resource, sys, torch
+from pathlib import Path
+from train.checkpoint import save_tensors
+path = Path(sys.argv[1])
+save_tensors({"a": torch.ones(3)}, path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
+try:
+    save_tensors({"a": torch.zeros(1000000)}, path)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_no_room_is_an_error_and_never_the_end_of_the_process(tmp_path):
+    """Given the path or the file itself, torch.save of PyTorch 1.8 aborts Python where the disk is full."""
+    path = tmp_path / "c.pth"
+    done = subprocess.run([sys.executable, "-c", _SAVES_BEYOND_A_LIMIT, str(path)], cwd=str(ROOT),
+                          stdout=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 0 and "no room" in done.stdout
+    assert os.listdir(str(tmp_path)) == ["c.pth"] and torch.equal(torch.load(str(path))["a"], torch.ones(3))
 
 
 class _Evil:

@@ -6,6 +6,7 @@ import hashlib
 import pytest
 import torch
 import torch.multiprocessing as mp
+from features import assert_close
 from torch import nn
 
 from train import distributed
@@ -70,7 +71,7 @@ def test_two_processes_train_to_the_parameters_of_one_with_twice_the_batch(tmp_p
     start = _net().state_dict()
     for name, value in one.module.state_dict().items():
         assert torch.equal(results[0]["state"][name], results[1]["state"][name]), name
-        torch.testing.assert_close(results[0]["state"][name], value, rtol=1e-5, atol=1e-6)
+        assert_close(results[0]["state"][name], value, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(start["0.weight"], one.module.state_dict()["0.weight"])
     scores = one.metrics.compute()
     assert results[0]["count"] == scores.total == 16

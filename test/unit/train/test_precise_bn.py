@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from features import assert_close
 from torch import nn
 
 from train.precise_bn import reestimate_statistics
@@ -25,8 +26,8 @@ def test_statistics_are_those_of_all_batches_and_nothing_else_changes():
             assert torch.equal(value, before[name]), name
     everything = torch.cat([net[0](batch) for batch in batches])  # (24, 4, 2, 5, 5)
     flat = everything.transpose(0, 1).reshape(4, -1)  # (4, 24 * 2 * 5 * 5)
-    torch.testing.assert_close(net[1].running_mean, flat.mean(1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(net[1].running_var, flat.var(1, unbiased=False), rtol=0.01, atol=1e-4)
+    assert_close(net[1].running_mean, flat.mean(1), rtol=1e-4, atol=1e-5)
+    assert_close(net[1].running_var, flat.var(1, unbiased=False), rtol=0.01, atol=1e-4)
 
 
 def test_without_batches_the_buffers_keep_what_they_had():
@@ -49,5 +50,5 @@ def test_processes_are_pooled():
     reestimate_statistics(second, [lambda b=b: second(b) for b in batches[2:]], collect)
     reestimate_statistics(first, [lambda b=b: first(b) for b in batches[:2]], lambda flat: flat + sums[0])
     reestimate_statistics(both, [lambda b=b: both(b) for b in batches])
-    torch.testing.assert_close(first[4].running_var, both[4].running_var, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(first[4].running_mean, both[4].running_mean, rtol=1e-5, atol=1e-6)
+    assert_close(first[4].running_var, both[4].running_var, rtol=1e-5, atol=1e-6)
+    assert_close(first[4].running_mean, both[4].running_mean, rtol=1e-5, atol=1e-6)
