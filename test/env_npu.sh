@@ -47,5 +47,5 @@ glore_set_npu_environment() {
 
 case " $* " in
   *" --device cpu "* | *" --device=cpu "* | *" --device cuda "* | *" --device=cuda "*) ;; # the NPU is not wanted
-  *) if [ -e "${GLORE_NPU_DRIVER:-/dev/davinci_manager}" ]; then glore_set_npu_environment "$@"; fi ;;
+  *) if [ -e "${GLORE_NPU_DRIVER:-/dev/davinci_manager}" ]; then glore_set_npu_environment; fi ;;
 esac
