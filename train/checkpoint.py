@@ -80,7 +80,8 @@ class Checkpoints:
     def save(self, content: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> Path:
         """Writes the checkpoint of `content['epoch']`, then removes what is neither among the newest nor the best."""
         path = self.path(content["epoch"])
-        save_tensors(dict(content, schema=SCHEMA, state_dict={_PREFIX + k: v for k, v in state_dict.items()}), path)
+        weights = {_PREFIX + name: value.cpu() for name, value in state_dict.items()}
+        save_tensors(dict(content, schema=SCHEMA, state_dict=weights), path)
         for epoch in self.epochs()[: -self.keep]:
             if epoch != content["best"]["epoch"]:
                 self.path(epoch).unlink()
@@ -132,8 +133,10 @@ def _short(value: Any) -> str:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> Dict[str, torch.Tensor]:
-    """The momentum of each parameter by the parameter's name, so that it does not depend on the groups' order."""
-    return {name: optimizer.state[p]["momentum_buffer"].detach() for group in optimizer.param_groups
+    """The momentum of each parameter by the parameter's name, so that it does not depend on the groups' order; on the
+    host, so that the file opens on a machine without the device.
+    """
+    return {name: optimizer.state[p]["momentum_buffer"].detach().cpu() for group in optimizer.param_groups
             for name, p in zip(group["names"], group["params"])
             if optimizer.state.get(p, {}).get("momentum_buffer") is not None}
 

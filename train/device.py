@@ -13,43 +13,56 @@ from typing import Any, Iterable, Iterator, Optional
 import torch
 
 BACKEND_OF = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}
+NPU_MODULES = ("torch.npu", "torch_npu")  # what gives torch.npu: part of Ascend's PyTorch 1.5, a package from 1.8 on
 
 
 def _module(kind: str) -> Any:
-    """torch.cuda, torch.npu, or None where this PyTorch has no such device."""
-    if kind == "npu" and not hasattr(torch, "npu") and importlib.util.find_spec("torch_npu") is not None:
-        try:
-            importlib.import_module("torch_npu")
-        except (ImportError, OSError) as error:
-            raise ValueError(
-                "--device npu: torch_npu is installed but does not load (%s); source CANN's set_env.sh first" % error)
+    """torch.cuda, torch.npu, or None where this PyTorch has no such device. ValueError where torch_npu is installed
+    and does not load.
+    """
+    if kind == "npu" and not hasattr(torch, "npu"):
+        for name in NPU_MODULES:
+            if importlib.util.find_spec(name) is not None:
+                _load(name)
+                break
     return getattr(torch, kind, None)
 
 
+def _load(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # no CANN, or made for another PyTorch
+        raise ValueError(
+            "--device npu: %s is installed but does not load (%s). Source CANN's set_env.sh first, see docs/NPU.md; or "
+            "choose --device cuda or cpu" % (name, error))
+
+
 def device_count(kind: str) -> int:
-    """Devices of a kind on this machine; the CPU is one."""
+    """Devices of a kind on this machine; the CPU is one. ValueError where torch_npu is installed and does not load."""
     if kind == "cpu":
         return 1
-    try:
-        module = _module(kind)
-    except ValueError:
-        return 0
+    module = _module(kind)
     return int(module.device_count()) if module is not None and module.is_available() else 0
+
+
+def first_kind() -> str:
+    """What `auto` means on this machine. ValueError where torch_npu is installed and does not load: a run that was
+    meant for an NPU does not start on the CPU.
+    """
+    return next(kind for kind in ("npu", "cuda", "cpu") if device_count(kind))
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     """The device of this process. `auto` is the first kind there is; a kind that is not there is a ValueError."""
-    kinds = [kind for kind in ("npu", "cuda", "cpu") if device_count(kind)]
-    kind = kinds[0] if wanted == "auto" else wanted
-    if kind not in kinds:
-        if kind == "npu":
-            _module("npu")
-        raise ValueError("--device %s: this machine has none; it has %s" % (kind, ", ".join(kinds)))
+    kind = first_kind() if wanted == "auto" else wanted
+    count = device_count(kind)
+    if not count:
+        raise ValueError("--device %s: PyTorch sees none on this machine; --device auto takes what there is" % kind)
     if kind == "cpu":
         return torch.device("cpu")
-    if local_rank >= device_count(kind):
+    if local_rank >= count:
         raise ValueError("process %d has no device: this machine has %d %s; start at most that many processes (NPROC)"
-                         % (local_rank, device_count(kind), kind))
+                         % (local_rank, count, kind))
     device = torch.device(kind, local_rank)
     _module(kind).set_device(device)
     return device
@@ -102,7 +115,8 @@ def reset_peak_memory(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is the device saying that its memory is full."""
-    return isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
+    known = getattr(torch, "OutOfMemoryError", ())
+    return isinstance(error, known) or isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
 
 
 def half_dtype(device: torch.device) -> Optional[torch.dtype]:

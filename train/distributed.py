@@ -1,8 +1,7 @@
 """Processes that train together: who they are, the group, DDP, reductions. Sole user of torch.distributed.
 
 One process a device. Who this process is comes from the environment (torchrun, torch.distributed.launch) or, where
-that is silent,
-from the options. Without a group every function here does the single process's thing.
+that is silent, from the options. Without a group every function here does the single process's thing.
 """
 
 import datetime
@@ -19,11 +18,12 @@ TIMEOUT = datetime.timedelta(minutes=30)
 
 
 class Ranks(NamedTuple):
-    """Who this process is."""
+    """Who this process is. `launched`: by torchrun, so that even a single process makes a group."""
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
+    launched: bool = False
 
 
 def read_ranks(distributed: bool, world_size: int = 0, local_rank: int = -1) -> Ranks:
@@ -35,8 +35,9 @@ def read_ranks(distributed: bool, world_size: int = 0, local_rank: int = -1) -> 
     if "WORLD_SIZE" in environment and world_size and world_size != int(environment["WORLD_SIZE"]):
         raise ValueError("--world-size %d: the launcher started %s processes; drop the option"
                          % (world_size, environment["WORLD_SIZE"]))
+    launched = distributed and all(name in environment for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
     if world == 1:
-        return Ranks()
+        return Ranks(launched=launched)
     if not distributed:
         raise ValueError("%d processes were started without --distributed; add it, or start one process" % world)
     local = local_rank if local_rank >= 0 else int(environment.get("LOCAL_RANK", environment.get("RANK", "-1")))
@@ -45,12 +46,12 @@ def read_ranks(distributed: bool, world_size: int = 0, local_rank: int = -1) -> 
         raise ValueError(
             "--world-size %d: nothing says which process this is (rank %d); start by torchrun or test/launch.sh, "
             "or give --local-rank" % (world, rank))
-    return Ranks(rank, max(local, 0), world)
+    return Ranks(rank, max(local, 0), world, launched)
 
 
 def start(ranks: Ranks, backend: str, dist_url: str) -> None:
-    """Joins the process group where there is more than one process."""
-    if ranks.world_size == 1:
+    """Joins the process group where there is more than one process, or a launcher."""
+    if ranks.world_size == 1 and not ranks.launched:
         return
     if not dist.is_available():
         raise ValueError("--distributed: this PyTorch was built without torch.distributed")

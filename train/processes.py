@@ -5,15 +5,14 @@ there are not.
 import sys
 from typing import List, Optional
 
-from train.device import device_count
+from train.device import device_count, first_kind
 
 
 def objection(processes: int, given: bool, recipe: str, device: str) -> Optional[str]:
     """Why `processes` cannot start here (two lines), or None. `given`: the number was typed (NPROC), so several CPU
-    processes are meant.
+    processes are meant. ValueError where torch_npu is installed and does not load.
     """
-    kinds = [device] if device != "auto" else [kind for kind in ("npu", "cuda", "cpu") if device_count(kind)][:1]
-    kind = kinds[0]
+    kind = first_kind() if device == "auto" else device
     count = device_count(kind)
     if processes < 1:
         return "NPROC=%d: must be 1 or more.\nWrite, for example: NPROC=1 bash test/train_%s.sh" % (processes, recipe)
@@ -39,7 +38,10 @@ def main(argv: List[str]) -> int:
             device = options[i + 1]
         elif word.startswith("--device="):
             device = word[len("--device=") :]
-    text = objection(processes, argv[1] == "given", argv[2], device)
+    try:
+        text = objection(processes, argv[1] == "given", argv[2], device)
+    except ValueError as error:
+        text = str(error)
     if text:
         print(text, file=sys.stderr)
     return 2 if text else 0

@@ -68,3 +68,19 @@ def test_scripts_are_executable_and_short():
     for path in (ROOT / "test").glob("*.sh"):
         assert path.stat().st_mode & 0o100, path
         assert subprocess.call(["bash", "-n", str(path)]) == 0
+
+
+def _device_names(source):
+    """Where a source calls a device by its name instead of asking train/device.py: torch.cuda, torch.npu, x.cuda()."""
+    return [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)
+            and node.attr in ("cuda", "npu")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_device_is_called_by_its_name_outside_the_seams(path):
+    if str(path.relative_to(ROOT)) not in ("train/device.py", "train/amp.py"):
+        assert _device_names(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_planted_call_of_a_device_is_found():
+    assert _device_names("import torch\ntorch.cuda.synchronize()\nx.cuda()\ny = torch.npu.Stream()") == [2, 3, 4]

@@ -45,6 +45,7 @@ def test_out_of_memory_is_known_by_its_words():
 )
 def test_too_few_devices_are_said_before_anything_starts(monkeypatch, counts, processes, given, said):
     there = dict(zip(("npu", "cuda"), counts), cpu=1)
-    monkeypatch.setattr("train.processes.device_count", lambda kind: there[kind])
+    for place in ("train.device.device_count", "train.processes.device_count"):
+        monkeypatch.setattr(place, lambda kind: there[kind])
     text = objection(processes, given, "full_8p", "auto")
     assert text is None if said is None else said in text and text.count("\n") == 1

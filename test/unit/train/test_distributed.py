@@ -80,21 +80,28 @@ def test_two_processes_train_to_the_parameters_of_one_with_twice_the_batch(tmp_p
 
 
 def test_ranks_come_from_the_environment_then_the_options(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.read_ranks(False) == (0, 0, 1)
-    assert distributed.read_ranks(True) == (0, 0, 1)
-    assert distributed.read_ranks(True, world_size=4, local_rank=2) == (2, 2, 4)
+    assert distributed.read_ranks(False) == (0, 0, 1, False)
+    assert distributed.read_ranks(True) == (0, 0, 1, False)
+    assert distributed.read_ranks(True, world_size=4, local_rank=2) == (2, 2, 4, False)
     with pytest.raises(ValueError, match="--local-rank"):
         distributed.read_ranks(True, world_size=4)
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert distributed.read_ranks(True) == (5, 1, 8)
+    assert distributed.read_ranks(True) == (5, 1, 8, False)
     with pytest.raises(ValueError, match="--distributed"):
         distributed.read_ranks(False)
     with pytest.raises(ValueError, match="--world-size"):
         distributed.read_ranks(True, world_size=4)
+
+
+def test_one_process_under_a_launcher_makes_a_group_unless_told_not_to(monkeypatch):
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    assert distributed.read_ranks(True) == (0, 0, 1, True)
+    assert distributed.read_ranks(False) == (0, 0, 1, False)
 
 
 def test_alone_the_reductions_do_nothing():
