@@ -1,4 +1,4 @@
-"""test/env_npu.sh beside a CANN that is made of files: where it is found, what is set, what is said where it is missing."""
+"""test/env_npu.sh beside a CANN made of files: where it is found, what is set, what is said where it is missing."""
 import os
 import resource
 import subprocess
@@ -17,7 +17,8 @@ class Machine:
     def __init__(self, root):
         self.root = root
         self.env = {"PATH": os.environ["PATH"], "HOME": str(root / "home"), "GLORE_NPU_DRIVER": str(root / "driver"),
-                    "GLORE_CANN_INFO": str(root / "cann.info"), "GLORE_CANN_ROOTS": "%s/default:%s/other" % (root, root)}
+                    "GLORE_CANN_INFO": str(root / "cann.info"),
+                    "GLORE_CANN_ROOTS": "%s/default:%s/other" % (root, root)}
 
     def driver(self):
         (self.root / "driver").write_text("")
