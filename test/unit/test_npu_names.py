@@ -1,6 +1,7 @@
 """Ascend's PyTorch 1.5 and 1.8 by a stand-in, on any PyTorch: the names that the toolkit calls, and their order."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,7 @@ def test_two_ranks_of_1_8_find_torch_npu_and_meet_by_hccl(tiny_videos, tmp_path)
                  "record_stream(computing)", "synchronize"]
         assert [calls.index(call) for call in order] == sorted(calls.index(call) for call in order)
         assert sum(call.startswith("set_device") for call in calls) == 1
+    shutil.rmtree(str(tmp_path / "out"))  # large
 
 
 @pytest.mark.parametrize("style", ["part of torch", "module of torch"])
