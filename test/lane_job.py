@@ -55,7 +55,7 @@ def tests(out, data, arguments):
     if (out / "tested").exists():
         return "tested before"
     command = [sys.executable, "-m", "pytest", "test/unit", "-p", "no:cacheprovider", "-rs", "--basetemp",
-               str(out / "tmp")]
+               str(out / "scratch" / "tests")]
     done = subprocess.run(command + arguments, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           universal_newlines=True)
     (out / "tests.log").write_text(done.stdout, encoding="utf-8")
@@ -67,9 +67,10 @@ def tests(out, data, arguments):
 def training(out, data, _):
     """Trains, resumes and evaluates by the command line, a process each; the loss and the accuracy of the last two."""
     for more in ("--end-epoch 1", "--end-epoch 2 --resume", "--end-epoch 2 --resume --eval-only"):
-        command = [sys.executable, "train_model.py"] + options(out, data, *more.split())
+        command = [sys.executable, "train_model.py"] + options(out / "scratch", data, *more.split())
         subprocess.check_call(command, cwd=str(ROOT))
-    result, again = (json.loads((out / "t" / name).read_text()) for name in ("result.json", "evaluation.json"))
+    folder = out / "scratch" / "t"
+    result, again = (json.loads((folder / name).read_text()) for name in ("result.json", "evaluation.json"))
     assert result["steps"] > 0 and result["epochs"] == again["epochs"] == 2, result
     assert math.isfinite(result["loss"]) and math.isclose(result["loss"], again["loss"], rel_tol=1e-6), (result, again)
     assert result["accuracy_top1"] == again["accuracy_top1"] and result["num_unreadable"] == 0, (result, again)
@@ -78,7 +79,7 @@ def training(out, data, _):
 
 def compose(out, data, *more):
     """The main job, ready to step, on weights that follow from their names alone, without dropout."""
-    job = train_model.compose(options(out / "composed", data, *more))
+    job = train_model.compose(options(out / "scratch" / "composed", data, *more))
     formula.load_det(job.trainer.module)
     job.trainer.module.dropout.p = 0.0
     return job
@@ -123,7 +124,7 @@ def losses(out, data, _):
     content = {"state_dict": job.state_dict(), "optimizer": checkpoint.optimizer_state(job.trainer.optimizer),
                "losses": found, "names": ["\u00fc", None, True, 1 << 70], "shape": (2, 3)}
     for name, new in FORMATS.items():
-        torch.save(content, str(out / name), _use_new_zipfile_serialization=new)
+        torch.save(content, str(out / "scratch" / name), _use_new_zipfile_serialization=new)
     (out / "digest").write_text(digest(content))
     return found
 
@@ -139,7 +140,7 @@ def batch_statistics(out, data, _):
 def one_of_two(rank, out, data):
     """What each of two processes does; the first writes the losses down."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    meet = "file://%s" % (out / "meet")
+    meet = "file://%s" % (out / "scratch" / "meet")
     job = compose(out, data, "--distributed", "--dist-url", meet, "--batch-size", "2")
     found = run_steps(job, STEPS_OF_TWO)
     job.streams.close()
@@ -182,9 +183,10 @@ PHASES = (clips, losses, batch_statistics, two_processes, training, tests)
 def work(out, data, arguments):
     """Runs every phase, whatever became of the one before, and writes down what came of each."""
     began = time.time()
+    (out / "scratch").mkdir()
     facts = {"torch": str(torch.__version__).split("+")[0], "python": "%d.%d" % sys.version_info[:2], "errors": {}}
     for phase in PHASES:
-        print("== %s, torch %s" % (phase.__name__, facts["torch"]), flush=True)
+        print("== %s, torch %s, after %.0f s" % (phase.__name__, facts["torch"], time.time() - began), flush=True)
         try:
             facts[phase.__name__] = phase(out, data, arguments)
         except (Exception, SystemExit) as error:
@@ -199,16 +201,16 @@ def work(out, data, arguments):
 def read(out, others):
     """Opens the files of every lane; what they hold must be, bit for bit, what their writer held."""
     wrong = []
-    files = [other / name for other in others for name in FORMATS if (other / "digest").exists()]
+    files = [other / "scratch" / name for other in others for name in FORMATS if (other / "digest").exists()]
     for file in files:
         try:
-            same = digest(safe_load(file)) == (file.parent / "digest").read_text()
+            same = digest(safe_load(file)) == (file.parents[1] / "digest").read_text()
         except Exception as error:
             same = False
             traceback.print_exc()
             print("%s: %s" % (file, error))
         if not same:
-            wrong.append("%s/%s" % (file.parent.name, file.name))
+            wrong.append("%s/%s" % (file.parents[1].name, file.name))
     (out / "read.json").write_text(json.dumps({"files": len(files), "wrong": wrong}))
 
 

@@ -50,10 +50,11 @@ def load(folder):
     wanted = (folder / "wanted").read_text().split()
     if (folder / "absent").exists():
         return wanted, (folder / "absent").read_text().strip(), None
-    if not ((folder / "facts.json").exists() and (folder / "read.json").exists()):
+    try:
+        facts, read = (json.loads((folder / name).read_text()) for name in ("facts.json", "read.json"))
+    except (OSError, ValueError):  # it was killed, or the disk is full
         return wanted, None, None
-    facts = json.loads((folder / "facts.json").read_text())
-    return [facts["torch"], facts["python"]], facts, json.loads((folder / "read.json").read_text())
+    return [facts["torch"], facts["python"]], facts, read
 
 
 def main(logs, names):

@@ -63,5 +63,6 @@ if [ ${#names[@]} -gt 0 ]; then
   "${pythons[0]}" test/lane_job.py prepare "$logs/motion10"
   each work "$logs/motion10" "$@"
   each read "${names[@]/#/$logs/}"
+  rm -rf "$logs"/*/scratch
 fi
 exec "${pythons[0]:-python3}" test/lane_table.py "$logs" "${lanes[@]%%:*}"

@@ -1,4 +1,5 @@
 """Puts the project's root on the import path, and makes a tiny data set of real video files."""
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # as data/clip_readers.py; read once, at the first film
 
 CLASSES = ("down", "left", "up")
 VIDEOS = {"train": 6, "test": 3}  # of each class
