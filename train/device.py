@@ -178,12 +178,14 @@ def wait_for_stream(stream: Any, device: torch.device, tensors: Iterable[torch.T
 @contextlib.contextmanager
 def trace(device: torch.device) -> Iterator[Any]:
     """PyTorch's profiler around some steps; yields an object with export_chrome_trace(path) and key_averages()."""
-    if hasattr(torch, "profiler") and device.type in ("cpu", "cuda"):
+    # The first torch.profiler, without supported_activities, takes minutes to put some steps' events in order.
+    if hasattr(getattr(torch, "profiler", None), "supported_activities") and device.type in ("cpu", "cuda"):
         activities = [torch.profiler.ProfilerActivity.CPU]
         if device.type == "cuda":
             activities.append(torch.profiler.ProfilerActivity.CUDA)
         with torch.profiler.profile(activities=activities) as profiler:
             yield profiler
     else:
-        with torch.autograd.profiler.profile() as profiler:
+        options: Any = {"use_cuda": True} if device.type == "cuda" else {}
+        with torch.autograd.profiler.profile(**options) as profiler:
             yield profiler
