@@ -81,7 +81,7 @@ def wrap(model: torch.nn.Module, device: torch.device, bucket_views: bool = True
     options: Dict[str, Any] = {buffers: False}
     if bucket_views and "gradient_as_bucket_view" in known:
         options["gradient_as_bucket_view"] = True
-    else:
+    elif bucket_views:
         LOGGER.info("gradients are kept twice, once for their exchange: this PyTorch cannot share the memory")
     if device.type != "cpu":
         options["device_ids"] = [device.index]
