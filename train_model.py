@@ -63,8 +63,9 @@ def choose_workers(wanted: int, device: torch.device) -> int:
 
 
 def start_runtime(config: TrainConfig) -> Runtime:
-    """Device, process group and seeds of this process."""
+    """Log, device, process group and seeds of this process."""
     ranks = distributed.read_ranks(config.distributed, config.world_size, config.local_rank)
+    start_logging(ranks.rank)
     device = devices.choose_device(config.device, ranks.local_rank)
     backend = devices.BACKEND_OF[device.type] if config.backend == "auto" else config.backend
     devices.deterministic(config.deterministic)
@@ -247,7 +248,6 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
     check_before_data(config)
     runtime = start_runtime(config)
-    start_logging(runtime.ranks.rank)
     if config.dry_run:
         choose_precision(config, runtime.device)
         load_videos(spec, config.data_root, config.split, config.source)

@@ -6,12 +6,14 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import platform
 from typing import Any, Iterable, Iterator, Optional
 
 import torch
 
+_log = logging.getLogger(__name__)
 BACKEND_OF = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}
 NPU_MODULES = ("torch.npu", "torch_npu")  # what gives torch.npu: part of Ascend's PyTorch 1.5, a package from 1.8 on
 
@@ -143,10 +145,13 @@ def deterministic(enabled: bool) -> None:
     if not enabled:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.deterministic = True
     switch = getattr(torch, "use_deterministic_algorithms", None)
     if switch is not None and "warn_only" in inspect.signature(switch).parameters:
         switch(True, warn_only=True)
-    torch.backends.cudnn.deterministic = True
+    else:
+        _log.info("--deterministic: this PyTorch has a switch for cuDNN alone; other operations of CUDA may differ in the "
+                  "last bit from run to run")
 
 
 def copy_stream(device: torch.device) -> Any:

@@ -15,7 +15,7 @@ except ImportError:  # the bar is a comfort, not a need
     tqdm = None
 
 LOGGER = logging.getLogger("glore")
-_ROOMS = ("network", "data", "dataset")  # their loggers speak through ours
+_ROOMS = ("network", "data", "dataset", "train")  # their loggers speak through ours
 
 
 def start_logging(rank: int) -> None:

@@ -1,5 +1,8 @@
-"""Loss and accuracy as sums and integer counts on the device, read once, over all processes."""
+"""Loss and accuracy as integer sums on the device, read once, over all processes: the same in whatever order they are
+added up, on any device and any number of processes.
+"""
 
+import math
 from typing import Callable, NamedTuple, Optional
 
 import torch
@@ -7,8 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 
+UNITS = 1 << 24  # of a loss of one: float32 has no finer steps there
+LARGEST = 1 << 20  # loss of a sample that can be added up
+
+
 class Scores(NamedTuple):
-    """What was counted. Accuracies are shares, 0 to 1."""
+    """What was counted. Accuracies are shares, 0 to 1. The loss is NaN where one sample's is not a number, infinite or
+    above a million.
+    """
 
     loss: float
     top1: float
@@ -29,9 +38,8 @@ class ClassificationMetrics:
 
     def reset(self) -> None:
         """Starts again from nothing."""
-        self._loss = torch.zeros((), dtype=torch.float32 if self._device.type == "npu" else torch.float64,
-                                 device=self._device)
-        self._counts = torch.zeros(4, dtype=torch.int64, device=self._device)  # top-1, top-5, all, unreadable
+        # loss in units, samples without a loss to add, top-1, top-5, all, unreadable
+        self._sums = torch.zeros(6, dtype=torch.int64, device=self._device)
 
     def update(self, logits: Tensor, labels: Tensor, readable: Optional[Tensor] = None) -> None:
         """Adds a batch; nothing is copied to the host."""
@@ -41,13 +49,13 @@ class ClassificationMetrics:
         losses = functional.cross_entropy(logits, labels, reduction="none")  # (N,)
         best = logits.topk(min(5, logits.shape[1]), dim=1)[1]  # (N, 5)
         hits = (best == labels[:, None]) & readable[:, None]  # (N, 5)
-        self._loss += torch.where(readable, losses, torch.zeros_like(losses)).sum().to(self._loss.dtype)
-        self._counts += torch.stack(
-            [hits[:, :1].sum(), hits.sum(), readable.new_ones(readable.shape).sum(), (~readable).sum()])
+        finite = losses < LARGEST  # false for NaN
+        units = torch.where(finite & readable, losses, torch.zeros_like(losses)).mul(UNITS).to(torch.int64)  # (N,)
+        self._sums += torch.stack([units.sum(), (readable & ~finite).sum(), hits[:, :1].sum(), hits.sum(),
+                                   readable.new_ones(readable.shape).sum(), (~readable).sum()])
 
     def compute(self, reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Scores:
         """The scores over all processes; `reduce` sums a tensor over them. Reads from the device."""
-        loss = float(reduce(self._loss.clone()).item())
-        top1, top5, count, unreadable = (int(v) for v in reduce(self._counts.clone()).tolist())
-        readable = max(count - unreadable, 1)
-        return Scores(loss / readable, top1 / max(count, 1), top5 / max(count, 1), count, unreadable)
+        units, endless, top1, top5, count, unreadable = (int(v) for v in reduce(self._sums.clone()).tolist())
+        loss = math.nan if endless else units / UNITS / max(count - unreadable, 1)
+        return Scores(loss, top1 / max(count, 1), top5 / max(count, 1), count, unreadable)

@@ -309,7 +309,7 @@ def test_unreadable_weights_are_refused_by_name(tiny_videos, tmp_path, capsys):
 def test_a_full_disk_ends_with_code_2_and_keeps_what_was_there(tiny_videos, tmp_path, capsys):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], stderr=subprocess.DEVNULL):
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], stderr=subprocess.DEVNULL):
         pytest.skip("mount is not permitted here")
     try:
         (disk / "mine").write_text("kept")

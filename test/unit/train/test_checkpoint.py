@@ -70,12 +70,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], stderr=subprocess.DEVNULL):
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], stderr=subprocess.DEVNULL):
         pytest.skip("mount is not permitted here")
     try:
         checkpoints = Checkpoints(disk, "t")
         old = _save(checkpoints, 1, 1)
-        big = dict(CONTENT, epoch=2, best={"epoch": 1, "accuracy": 0.5}, more=torch.zeros(1000000))
+        big = dict(CONTENT, epoch=2, best={"epoch": 1, "accuracy": 0.5}, more=torch.zeros(5000000))
         with pytest.raises(OSError, match="--model-dir"):
             checkpoints.save(big, STATE)
         assert [p.name for p in disk.iterdir()] == [old.name]

@@ -1,6 +1,7 @@
 """Counts against the reference's, weights by sample, unreadable videos as errors."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -58,5 +59,28 @@ def test_processes_are_summed_before_anything_is_divided():
     a, b = ClassificationMetrics(CPU), ClassificationMetrics(CPU)
     a.update(torch.tensor([[1.0, 0]] * 3), torch.tensor([0, 0, 0]))
     b.update(torch.tensor([[1.0, 0]]), torch.tensor([1]))
-    others = iter([b._loss, b._counts])
-    assert a.compute(lambda tensor: tensor + next(others)).top1 == 0.75
+    assert a.compute(lambda tensor: tensor + b._sums).top1 == 0.75
+
+
+def test_the_loss_is_the_same_in_any_order_and_over_any_number_of_processes():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 30 * torch.randn(101, 7, generator=generator), torch.arange(101) % 7
+    losses = []
+    for parts in ([slice(0, 101)], [slice(50, 101), slice(0, 50)], [slice(n, n + 1) for n in range(100, -1, -1)]):
+        metrics = ClassificationMetrics(CPU)
+        for part in parts:
+            metrics.update(logits[part], labels[part])
+        losses.append(metrics.compute().loss)
+    assert losses[0] == losses[1] == losses[2]
+    exact = -logits.double().log_softmax(1)[torch.arange(101), labels].mean()
+    assert losses[0] == pytest.approx(float(exact), rel=1e-6)
+
+
+@pytest.mark.parametrize("worst", [float("inf"), float("nan"), 1e7])
+def test_a_loss_that_is_no_number_makes_the_mean_none(worst):
+    metrics = ClassificationMetrics(CPU)
+    metrics.update(torch.tensor([[0.0, 1.0], [worst, 0.0]]), torch.tensor([0, 1]))
+    assert math.isnan(metrics.compute().loss)
+    metrics.reset()
+    metrics.update(torch.tensor([[0.0, 1.0], [worst, 0.0]]), torch.tensor([0, 1]), torch.tensor([True, False]))
+    assert metrics.compute().loss == pytest.approx(math.log(1 + math.e), rel=1e-6)
