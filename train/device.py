@@ -150,8 +150,8 @@ def deterministic(enabled: bool) -> None:
     if switch is not None and "warn_only" in inspect.signature(switch).parameters:
         switch(True, warn_only=True)
     else:
-        _log.info("--deterministic: this PyTorch has a switch for cuDNN alone; other operations of CUDA may differ in the "
-                  "last bit from run to run")
+        _log.info("--deterministic: this PyTorch has a switch for cuDNN alone; other operations of CUDA may differ in "
+                  "the last bit from run to run")
 
 
 def copy_stream(device: torch.device) -> Any:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
 UNITS = 1 << 24  # of a loss of one: float32 has no finer steps there
 LARGEST = 1 << 20  # loss of a sample that can be added up
 
