@@ -1,12 +1,14 @@
 """The levels: what is half and what is not, the loss scale's life, and that a level never changes the recipe."""
 
 import copy
+import functools
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from dataset import motion10
 from network import build_network
 from network.glore import GloReUnit
 from train import amp
@@ -325,29 +327,37 @@ def test_precise_bn_moves_statistics_alone_at_every_level(level):
 
 @pytest.mark.parametrize("level, band", [("O1", 0.01), ("O2", 0.01), ("O3", 0.03)])
 def test_training_curves_stay_within_a_band_of_o0(level, band):
-    """Mean loss of ten steps each, a GloRe network from scratch on three kinds of noise; bands are absolute."""
+    """Mean loss of ten steps each, a GloRe network from scratch on four motions of motion10; bands are absolute."""
     need(level, BF16)
     curve, exact = _curve(level, BF16), _curve("O0", torch.float32)
-    assert exact[-1] < 0.1 * exact[0]
+    assert exact[-1] < 0.2 * exact[0]
     assert max(abs(a - b) for a, b in zip(curve, exact)) < band, (curve, exact)
 
 
+def _motions():
+    """Small clips of motion10: (40, 3, 8, 16, 16) normalised, (40,) labels."""
+    clips = [torch.from_numpy(motion10.make_clip(motion, group, 1)[::motion10.HOLD][:8].copy()).permute(3, 0, 1, 2)
+             for motion in ("Boil", "Down", "Flicker", "Jump") for group in range(1, 11)]
+    small = nn.functional.interpolate(torch.stack(clips).float(), (8, 16, 16), mode="trilinear", align_corners=False)
+    return (small - small.mean()) / small.std(), torch.arange(4).repeat_interleave(10)
+
+
+@functools.lru_cache(None)
 def _curve(level, dtype):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv3d(3, 16, 3, padding=1, bias=False), nn.BatchNorm3d(16), nn.ReLU(), GloReUnit(16, 4),
-                        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 3))
+    net = nn.Sequential(nn.Conv3d(3, 16, 3, padding=1, bias=False), nn.BatchNorm3d(16), nn.ReLU(),
+                        nn.MaxPool3d((1, 2, 2)), nn.Conv3d(16, 32, 3, padding=1, bias=False), nn.BatchNorm3d(32),
+                        nn.ReLU(), GloReUnit(32, 4), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, 4))
     precision = Precision(level, dtype, CPU)
     optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-4, False), 0.05)
-    generator, losses = torch.Generator().manual_seed(2), []
-    for _ in range(60):
-        labels = torch.randint(0, 3, (12,), generator=generator)
-        clip = torch.randn(12, 3, 4, 8, 8, generator=generator)
-        clip[torch.arange(12), labels] *= 3
+    (clips, labels), generator, losses = _motions(), torch.Generator().manual_seed(2), []
+    for _ in range(40):
+        chosen = torch.randperm(len(clips), generator=generator)[:10]
         precision.begin()
         with precision.cast():
-            logits = net(clip.to(precision.input_dtype))
-        loss = nn.functional.cross_entropy(logits.float(), labels)
+            logits = net(clips[chosen].to(precision.input_dtype))
+        loss = nn.functional.cross_entropy(logits.float(), labels[chosen])
         precision.backward(loss)
         assert precision.step(optimizer)
         losses.append(loss.item())
-    return [sum(losses[i:i + 10]) / 10 for i in range(0, 60, 10)]
+    return [sum(losses[i:i + 10]) / 10 for i in range(0, 40, 10)]
