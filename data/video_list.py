@@ -1,7 +1,7 @@
 """The rows of a data set, packed: no Python object a row, so that a million of them weigh little in every worker."""
 import os
 from array import array
-from typing import Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -72,34 +72,38 @@ class VideoList:
         """What the index knows of the row's file, None where it knows nothing."""
         return None if self._facts is None else self._facts.row(index)
 
-    def attach(self, facts: Iterable[Tuple[int, VideoFacts]]) -> int:
-        """Takes (row, facts) in any order, in place of all earlier ones; how many rows have some now.
+    def learn(self, index: int, facts: VideoFacts) -> None:
+        """Takes facts of a row, in place of earlier ones.
 
-        Raises OverflowError for numbers beyond what a file can have: int32 for frames, int64 for size and time.
+        Raises OverflowError for what no file has: negative numbers, over int32 for frames, int64 for size and time.
         """
-        self._facts = _PackedFacts(len(self), facts)
-        return self._facts.known
+        if self._facts is None:
+            self._facts = _PackedFacts(len(self))
+        self._facts.put(index, facts)
+
+    @property
+    def num_known(self) -> int:
+        """Of how many rows there are facts."""
+        return 0 if self._facts is None else int((self._facts.num_frames >= 0).sum())
 
 
 class _PackedFacts:
     """VideoFacts of some rows in a few arrays; the key frames of all of them lie in one."""
 
-    def __init__(self, num_rows: int, facts: Iterable[Tuple[int, VideoFacts]]) -> None:
+    def __init__(self, num_rows: int) -> None:
         self.num_frames = np.full(num_rows, -1, np.int32)
         self.sizes, self.times = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
         self.starts, self.lengths = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int32)
-        key_frames = array("i")
-        for row, (count, size, time, keys) in facts:
-            if not (0 <= count < 1 << 31 and 0 <= size < 1 << 63 and abs(time) < 1 << 63):  # NumPy 1 would wrap them
-                raise OverflowError("facts of row %d: %d frames, %d bytes, time %d" % (row, count, size, time))
-            self.num_frames[row], self.sizes[row], self.times[row] = count, size, time
-            self.starts[row], self.lengths[row] = len(key_frames), len(keys)
-            key_frames.extend(keys)
-        self.key_frames = np.array(key_frames, dtype=np.int32)
+        self.key_frames = array("i")
 
-    @property
-    def known(self) -> int:
-        return int((self.num_frames >= 0).sum())
+    def put(self, row: int, facts: VideoFacts) -> None:
+        count, size, time, keys = facts
+        if not (0 <= count < 1 << 31 and 0 <= size < 1 << 63 and abs(time) < 1 << 63):  # NumPy 1 would wrap them
+            raise OverflowError("facts of row %d: %d frames, %d bytes, time %d" % (row, count, size, time))
+        start = len(self.key_frames)
+        self.key_frames.extend(keys)
+        self.num_frames[row], self.sizes[row], self.times[row] = count, size, time
+        self.starts[row], self.lengths[row] = start, len(keys)
 
     def row(self, index: int) -> Optional[VideoFacts]:
         count = int(self.num_frames[index])
@@ -107,7 +111,7 @@ class _PackedFacts:
             return None
         start = int(self.starts[index])
         keys = self.key_frames[start:start + int(self.lengths[index])]
-        return VideoFacts(count, int(self.sizes[index]), int(self.times[index]), tuple(keys.tolist()))
+        return VideoFacts(count, int(self.sizes[index]), int(self.times[index]), tuple(keys))
 
 
 def _check_relative(path: str) -> None:
