@@ -139,6 +139,8 @@ def attach_index(root: str, videos: VideoList, part: str) -> str:
 
 def _note(path: str, videos: VideoList, part: str, unusable: int) -> str:
     note = 'index: %s knows %d of %d %s videos' % (path, videos.num_known, len(videos), part)
+    if videos.num_known == len(videos):  # lines that others have replaced do no harm
+        return note
     if unusable:
         note += ', %d lines are damaged or from another OpenCV' % unusable
-    return note + ('' if videos.num_known == len(videos) else '; python -m dataset.check brings it up to date')
+    return note + '; python -m dataset.check brings it up to date'

@@ -2,7 +2,7 @@
 import contextlib
 import fcntl
 import os
-from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import IO, Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 
@@ -37,19 +37,18 @@ def update_index(root: str, videos: Sequence[Tuple[str, str]], workers: int,
     with _appending(index_path(root)) as file:
         known = {record.path: record for record in read_index(index_path(root)) if record is not None}
         tasks = (_Task(root, path, kind, known.get(path)) for path, kind in videos)
-        for task, result in run_all(_look, tasks, workers, most_seconds):
+        for task, result in run_all(_look, tasks, workers, most_seconds, own=(file,)):
             if isinstance(result, Lost):
                 result = _given_up(task, result.reason)
             if isinstance(result, Record) and result != task.known:
                 file.write(line_of(result))
-                file.flush()
             yield task.path, result
 
 
 @contextlib.contextmanager
-def _appending(path: str) -> Iterator[Any]:
+def _appending(path: str) -> Iterator[IO[bytes]]:
     """The index, open at its end, for one process at a time."""
-    with open(path, 'ab+') as file:
+    with open(path, 'ab+', buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,9 +6,9 @@ import os
 import signal
 import time
 from multiprocessing import connection
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
-LOOK_UP = 5.0  # seconds after which an idle process looks whether its parent still lives
+LOOK_UP = 1.0  # seconds after which an idle process looks whether its parent still lives
 
 
 class Lost(NamedTuple):
@@ -17,19 +17,20 @@ class Lost(NamedTuple):
     reason: str
 
 
-def run_all(function: Callable[[Any], Any], tasks: Iterable[Any], processes: int,
-            most_seconds: float) -> Iterator[Tuple[Any, Any]]:
+def run_all(function: Callable[[Any], Any], tasks: Iterable[Any], processes: int, most_seconds: float,
+            own: Sequence[IO[bytes]] = ()) -> Iterator[Tuple[Any, Any]]:
     """(task, result) of each task as they end; `Lost` is the result of one that crashed or took over `most_seconds`.
 
-    `function` lets no exception out. Leaving the iteration ends the processes.
+    `function` lets no exception out. Leaving the iteration ends the processes. `own`: open files without a buffer that
+    the processes give up at once, so that a lock on them ends with this process.
     """
     waiting = iter(tasks)
     crew: List[_Helper] = []
     try:
         for _, task in zip(range(max(1, processes)), waiting):
-            crew.append(_Helper(function, task))
+            crew.append(_Helper(function, task, own))
         while crew:
-            ended = connection.wait([helper.pipe for helper in crew], timeout=LOOK_UP)
+            ended = connection.wait([helper.pipe for helper in crew], timeout=min(LOOK_UP, most_seconds))
             for helper in list(crew):
                 if helper.pipe not in ended and time.monotonic() - helper.began < most_seconds:
                     continue
@@ -38,7 +39,7 @@ def run_all(function: Callable[[Any], Any], tasks: Iterable[Any], processes: int
                 yield helper.task, result
                 crew.remove(helper)
                 for task in waiting:
-                    crew.append(_Helper(function, task) if isinstance(result, Lost) else helper.give(task))
+                    crew.append(_Helper(function, task, own) if isinstance(result, Lost) else helper.give(task))
                     break
                 else:
                     helper.kill('')
@@ -50,10 +51,10 @@ def run_all(function: Callable[[Any], Any], tasks: Iterable[Any], processes: int
 class _Helper:
     """A process at work on one task after another."""
 
-    def __init__(self, function: Callable[[Any], Any], task: Any) -> None:
+    def __init__(self, function: Callable[[Any], Any], task: Any, own: Sequence[IO[bytes]]) -> None:
         context = multiprocessing.get_context('fork')
         self.pipe, far_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(function, far_end, os.getpid()), daemon=True)
+        self.process = context.Process(target=_serve, args=(function, far_end, os.getpid(), own), daemon=True)
         self.process.start()
         far_end.close()  # so that the process's end is the end of its pipe
         self.give(task)
@@ -76,14 +77,13 @@ class _Helper:
         return Lost(reason)
 
 
-def _serve(function: Callable[[Any], Any], pipe: connection.Connection, parent: int) -> None:
+def _serve(function: Callable[[Any], Any], pipe: connection.Connection, parent: int, own: Sequence[IO[bytes]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    while True:
-        while not pipe.poll(LOOK_UP):
-            if os.getppid() != parent:
-                return
-        try:
-            task = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(function(task))
+    for file in own:
+        file.close()
+    try:
+        while os.getppid() == parent:
+            if pipe.poll(LOOK_UP):
+                pipe.send(function(pipe.recv()))
+    except (EOFError, BrokenPipeError):  # the parent was killed
+        pass

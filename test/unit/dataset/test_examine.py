@@ -5,8 +5,8 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from films import FILMS, damaged
-from film_numbers import FRAMES, decode_all, said_index, write_frames
+from film_numbers import FILMS, FRAMES, decode_all, said_index, write_frames
+from film_sets import damaged
 
 from data.clip_readers import UnreadableClip, VideoFile
 from data.strict_decoding import strict_decoder

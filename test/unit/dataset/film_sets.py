@@ -1,11 +1,7 @@
 """Test films as they are, damaged, and as a data set of two classes."""
 import shutil
-import sys
-from pathlib import Path
 
-UNIT = Path(__file__).resolve().parents[1]
-FILMS = UNIT / "films"
-sys.path.insert(0, str(UNIT / "data"))  # film_numbers: how the films state their frames
+from film_numbers import FILMS
 
 
 def damaged(name, target, start, stop, byte=0):
