@@ -19,7 +19,8 @@ PACKED_MARK = re.compile(rb'DivX\d+[Bb]\d+p')  # how an encoder says that it pac
 HEAD = 1 << 16  # bytes in which the mark stands
 KEYS_APART, MOST_KEYS = 8, 64  # a seek of OpenCV decodes 16 frames: each frame of type I would make this a long pass
 SEEN_AFTER_SEEK = 8  # frames compared
-UNCOUNTED = 2  # frames that a header may promise beyond those that decode: decoders lose some at the end
+UNCOUNTED = 2  # frames that a header may promise beyond those that decode, some are lost at the end; of a cut file the
+# last ones may show it
 FRAME_NAME = 'img_%05d.jpg'
 FRAME_NUMBER = re.compile(r'img_(\d+)\.jpg\Z')
 
@@ -56,19 +57,24 @@ def examine(root: str, path: str, kind: str) -> Record:
 def _video(path: str, record: Record) -> Record:
     seen = _decode(path)
     count, problem = len(seen.checksums), seen.problem
+    with open(path, 'rb') as file:
+        head = file.read(HEAD)
     if strict_decoder() is not None:
         sound, complaint = sound_part(path)
-        if complaint or (sound < count and not problem):
-            count, problem = min(count, sound), complaint or 'frame %d cannot be decoded strictly' % sound
-    elif seen.promised - count > UNCOUNTED and not problem:  # the last ones may show the damage
+        count, problem = min(count, sound), complaint or problem
+    elif head[8:12] == b'AVI ' and seen.promised - count > UNCOUNTED and not problem:  # other headers only estimate
         count, problem = max(0, count - UNCOUNTED), 'the header says %d frames, %d decode' % (seen.promised, count)
-    with open(path, 'rb') as file:
-        packed = PACKED_MARK.search(file.read(HEAD)) is not None
-    layout = '' if 0 in seen.types else 'none' if b'B' not in seen.types else 'packed' if packed else 'some'
-    keys = () if problem else _exact_keys(path, seen)
+    keys = () if problem else tuple(_exact_keys(path, seen))
     return record._replace(
-        facts=record.facts._replace(num_frames=count, key_frames=tuple(keys)), width=seen.size[1], height=seen.size[0],
-        fps=seen.fps, b_frames=layout, problem=problem, content=_content(seen.size, seen.checksums[:count]))
+        facts=record.facts._replace(num_frames=count, key_frames=tuple(key for key in keys if key < count)),
+        width=seen.size[1], height=seen.size[0], fps=seen.fps, b_frames=_layout(seen.types, head), problem=problem,
+        content=_content(seen.size, seen.checksums[:count]))
+
+
+def _layout(types: bytes, head: bytes) -> str:
+    if 0 in types:
+        return ''
+    return 'none' if b'B' not in types else 'packed' if PACKED_MARK.search(head) else 'some'
 
 
 def _decode(path: str) -> _Seen:
