@@ -11,6 +11,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Union
 import cv2
 import numpy as np
 
+from data.strict_decoding import sound_part, strict_decoder
+
 MOST_PIXELS = 8192  # a side
 # First bytes of the containers that are opened: (offset, magic). Playlists and lists of files are text and match none,
 # so that no file of a data set can make the decoder open another one.
@@ -26,19 +28,21 @@ JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments t
 
 
 class UnreadableClip(Exception):
-    """`path` cannot be read, for `reason`."""
+    """`path` cannot be read, for `reason`; of its video the frames before `readable` were not seen to be broken."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str, readable: int = 0) -> None:
+        super().__init__(path, reason, readable)
         self.path = path
         self.reason = reason
+        self.readable = readable
 
     def __str__(self) -> str:
         return "%s: %s" % (self.path, self.reason)
 
 
 class VideoFile:
-    """A video file. Without `num_frames` the frames that can be decoded are counted, which takes a pass over the file.
+    """A video file. Without `num_frames` the frames that can be decoded are counted, which takes a pass over the file;
+    where there is a strict decoder, those before the first damaged one.
 
     Raises UnreadableClip where the path is no regular file in a known container, or no frame can be decoded.
     """
@@ -58,18 +62,23 @@ class VideoFile:
         with _opened(self.path) as capture:
             for index in range(max(places) + 1):
                 if not capture.grab():
-                    raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames))
+                    raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames),
+                                         readable=index)
                 if index in places:
-                    clip.fill(places[index], capture.retrieve()[1], self.path)
+                    with _readable_before(index):
+                        clip.fill(places[index], capture.retrieve()[1], self.path)
         return clip.frames
 
     def _count(self) -> int:
-        count = 0
+        count, complaint = 0, "no frame can be decoded"
         with _opened(self.path) as capture:
-            while capture.grab():
-                count += 1
+            if strict_decoder():
+                count, complaint = sound_part(self.path)
+            else:
+                while capture.grab():
+                    count += 1
         if count == 0:
-            raise UnreadableClip(self.path, "no frame can be decoded")
+            raise UnreadableClip(self.path, complaint)
         return count
 
 
@@ -87,7 +96,8 @@ class RawFrames:
         clip = _Clip(len(indices))
         for index in sorted(places):
             name = os.path.join(self.path, self.template.format(index + 1))
-            clip.fill(places[index], _decode_jpeg(name), name)
+            with _readable_before(index):
+                clip.fill(places[index], _decode_jpeg(name), name)
         return clip.frames
 
     def _count(self) -> int:
@@ -135,6 +145,15 @@ class _Clip:
         cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=first)
         for place in places[1:]:
             self.frames[place] = first
+
+
+@contextlib.contextmanager
+def _readable_before(index: int) -> Iterator[None]:
+    """What fails in here fails at frame `index`; those before it are still worth a try."""
+    try:
+        yield
+    except UnreadableClip as error:
+        raise UnreadableClip(error.path, error.reason, index)
 
 
 def _places(indices: Sequence[int], num_frames: int, path: str) -> Dict[int, List[int]]:
