@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Optional, Tuple
 try:
     import av
 except ImportError:  # the loader then takes every frame that decodes
-    av = None
+    av = None  # type: ignore[assignment]
 
 NONE_SUSPECT = 1 << 62
 MOST_REORDERED = 16  # frames; more than H.264 lets a picture wait for others
