@@ -11,18 +11,9 @@ from typing import Dict, Iterator, List, Optional, Sequence, Union
 import cv2
 import numpy as np
 
+from data.containers import HEAD, OPENCV_OPTIONS, refusal, size_refusal
 from data.strict_decoding import sound_part, strict_decoder
 
-MOST_PIXELS = 8192  # a side
-# First bytes of the containers that are opened: (offset, magic). Playlists and lists of files are text and match none,
-# so that no file of a data set can make the decoder open another one.
-CONTAINERS = (
-    (8, b"AVI "), (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"), (4, b"skip"),
-    (0, b"\x1a\x45\xdf\xa3"), (0, b"FLV\x01"), (0, b"OggS"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
-    (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"), (0, b"\x47\x40"),
-)
-# FFmpeg takes such a name with a '%' in it for a numbered series of pictures, whatever the file holds.
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments that state height and width
 
@@ -65,7 +56,7 @@ class VideoFile:
                     raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames),
                                          readable=index)
                 if index in places:
-                    with _readable_before(index):
+                    with _readable_before(index, self.path):
                         clip.fill(places[index], capture.retrieve()[1], self.path)
         return clip.frames
 
@@ -96,7 +87,7 @@ class RawFrames:
         clip = _Clip(len(indices))
         for index in sorted(places):
             name = os.path.join(self.path, self.template.format(index + 1))
-            with _readable_before(index):
+            with _readable_before(index, name):
                 clip.fill(places[index], _decode_jpeg(name), name)
         return clip.frames
 
@@ -148,12 +139,14 @@ class _Clip:
 
 
 @contextlib.contextmanager
-def _readable_before(index: int) -> Iterator[None]:
-    """What fails in here fails at frame `index`; those before it are still worth a try."""
+def _readable_before(index: int, path: str) -> Iterator[None]:
+    """What fails in here fails at frame `index`, of OpenCV and of memory too; those before it are still worth a try."""
     try:
         yield
     except UnreadableClip as error:
         raise UnreadableClip(error.path, error.reason, index)
+    except (cv2.error, MemoryError) as error:
+        raise UnreadableClip(path, "frame %d cannot be decoded (%s)" % (index, error or "no memory left"), index)
 
 
 def _places(indices: Sequence[int], num_frames: int, path: str) -> Dict[int, List[int]]:
@@ -183,16 +176,15 @@ def _file_bytes(path: str, size: int = -1) -> bytes:
 
 
 def _check_container(path: str) -> None:
-    head = _file_bytes(path, 16)
-    if not any(head[offset:offset + len(magic)] == magic for offset, magic in CONTAINERS):
-        raise UnreadableClip(path, "not a video file (no AVI, MP4, MOV, Matroska, WebM, MPEG, FLV, WMV or Ogg)")
-    if "%" in os.path.basename(path) and path.lower().endswith(PICTURE_SUFFIXES):
-        raise UnreadableClip(path, "a video's name must not be a pattern of picture names")
+    reason = refusal(os.path.basename(path), _file_bytes(path, HEAD))
+    if reason:
+        raise UnreadableClip(path, reason)
 
 
 def _open_quietly(path: str) -> cv2.VideoCapture:
     """OpenCV's FFmpeg reader on one thread. Messages of decoder and library go nowhere: the exceptions say enough."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", OPENCV_OPTIONS)
     logging = cv2 if hasattr(cv2, "setLogLevel") else getattr(getattr(cv2, "utils", None), "logging", None)
     level = logging.setLogLevel(0) if logging else None
     try:
@@ -219,9 +211,9 @@ def _opened(path: str) -> Iterator[cv2.VideoCapture]:
 
 
 def _check_size(path: str, width: int, height: int) -> None:
-    if not (0 < width <= MOST_PIXELS and 0 < height <= MOST_PIXELS):
-        raise UnreadableClip(path, "frames of %d x %d pixels; 1 to %d a side can be read"
-                             % (width, height, MOST_PIXELS))
+    reason = size_refusal(width, height)
+    if reason:
+        raise UnreadableClip(path, reason)
 
 
 def _decode_jpeg(path: str) -> Optional[np.ndarray]:

@@ -7,6 +7,8 @@ import os
 import re
 from typing import Any, BinaryIO, NamedTuple, Optional, Tuple
 
+from data.containers import FORMATS
+
 try:
     import av
 except ImportError:  # the loader then takes every frame that decodes
@@ -15,6 +17,7 @@ except ImportError:  # the loader then takes every frame that decodes
 NONE_SUSPECT = 1 << 62
 MOST_REORDERED = 16  # frames; more than H.264 lets a picture wait for others
 ERRORS = "explode+crccheck+bitstream+buffer"
+OPTIONS = {"err_detect": ERRORS, "format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # The chunks of an AVI file: pieces of a stream named by its number, index pieces, and the headers' own.
 STREAM_CHUNK = re.compile(rb"(\d\d)(?:d[bcd]|wb|pc|tx|sb|iv)\Z")
 OTHER_CHUNK = re.compile(rb"(?:ix\d\d|JUNK|idx1|indx|avih|str[hfdn]|vprp|dmlh|I[A-Z]{3}|[dD]isp|DISP)\Z")
@@ -40,7 +43,7 @@ def sound_part(path: str) -> SoundPart:
     av.logging.set_level(None)
     frames = _Pass(_unbroken_chunks(path))
     try:
-        with av.open(path, options={"err_detect": ERRORS, "protocol_whitelist": "file"}) as container:
+        with av.open(path, options=OPTIONS) as container:
             if not container.streams.video or container.streams.video[0].codec_context is None:
                 return SoundPart(0, "holds no video, or in an unknown coding")
             stream = container.streams.video[0]
