@@ -3,9 +3,10 @@ neither concealed nor skipped. The one importer of PyAV.
 
 OpenCV conceals damage without a word and cannot be told not to: its options never reach FFmpeg's decoders.
 """
+import heapq
 import os
 import re
-from typing import Any, BinaryIO, NamedTuple, Optional, Tuple
+from typing import Any, BinaryIO, List, NamedTuple, Optional, Tuple
 
 from data.containers import FORMATS
 
@@ -17,6 +18,7 @@ except ImportError:  # the loader then takes every frame that decodes
 NONE_SUSPECT = 1 << 62
 MOST_REORDERED = 16  # frames; more than H.264 lets a picture wait for others
 ERRORS = "explode+crccheck+bitstream+buffer"
+TIMED = ("h264", "hevc")  # of which each packet in an MP4 file is a frame
 OPTIONS = {"err_detect": ERRORS, "format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # The chunks of an AVI file: pieces of a stream named by its number, index pieces, and the headers' own.
 STREAM_CHUNK = re.compile(rb"(\d\d)(?:d[bcd]|wb|pc|tx|sb|iv)\Z")
@@ -49,6 +51,7 @@ def sound_part(path: str) -> SoundPart:
             stream = container.streams.video[0]
             stream.codec_context.options = {"err_detect": ERRORS}
             stream.codec_context.thread_count = 1
+            frames.times = [] if container.format.name[:3] == "mov" and stream.codec_context.name in TIMED else None
             for packet in container.demux(stream):
                 frames.take(packet)
             frames.end(stream.frames)
@@ -66,19 +69,40 @@ class _Pass:
         self.unbroken_pieces = unbroken_pieces
         self.suspect_from = NONE_SUSPECT
         self.gap: Optional[int] = None
+        self.last_time = -NONE_SUSPECT
+        self.times: Optional[List[int]] = None  # a heap: of packets whose frames are to come, where each has one
 
     def take(self, packet: Any) -> None:
         """Decodes a packet. Raises ValueError or PyAV's errors where anything is wrong."""
         if packet.is_corrupt:
             raise ValueError("its packet is cut or damaged")
         if self.packets == self.unbroken_pieces:
-            self.suspect_from = min(self.suspect_from, self.done)
+            self._doubt(self.done)
         self._watch_gap(packet)
+        if self.times is not None and packet.pts is not None:
+            heapq.heappush(self.times, packet.pts)
         for frame in packet.decode():
-            if frame.is_corrupt:
+            reordered = MOST_REORDERED if packet.stream.codec_context.has_b_frames else 0
+            if frame.is_corrupt:  # those shown just before it may have been predicted from it
+                self._doubt(self.done - reordered)
                 raise ValueError("damaged")
+            if self.times is not None and frame.pts is not None and not self._is_next(frame.pts):
+                self._doubt(self.done - reordered)
+                raise ValueError("the frame before it is missing")
             self.done += 1
         self.packets += packet.size > 0
+
+    def _doubt(self, place: int) -> None:
+        self.suspect_from = max(0, min(self.suspect_from, place))
+
+    def _is_next(self, time: int) -> bool:
+        """Whether no packet before `time` is without its frame; before the first frame there may be some."""
+        assert self.times is not None
+        skipped = 0
+        while self.times and self.times[0] <= time:
+            skipped += heapq.heappop(self.times) > self.last_time
+        self.last_time = time
+        return skipped <= 1 or self.done == 0
 
     def _watch_gap(self, packet: Any) -> None:
         """An edit list drops frames at either end; one that is dropped amid others has a damaged time."""
@@ -87,7 +111,7 @@ class _Pass:
         elif self.gap is not None and packet.size and not packet.is_discard:
             self.since_gap += 1
             if self.since_gap > MOST_REORDERED:
-                self.suspect_from = min(self.suspect_from, self.gap)
+                self._doubt(self.gap)
                 raise ValueError("the time of a frame hereabouts is damaged")
 
     def end(self, stated: int) -> None:
