@@ -156,8 +156,8 @@ def make_odd_ones(root):
     for name, target in (("loop.avi", "loop.avi"), ("dangling.avi", "nowhere"), ("zero_device.avi", "/dev/zero"),
                          ("system.avi", "/etc/passwd"), ("outside.avi", str(FILMS / "mjpeg.avi"))):
         (root / name).symlink_to(target)
-    second = film.index(b"00dc", film.index(b"00dc") + 8)
-    (root / "one_frame.avi").write_bytes(film[:second])
+    first = film.index(b"00dc", film.index(b"movi"))
+    (root / "one_frame.avi").write_bytes(film[:film.index(b"00dc", first + 8)])
     (root / "one_picture").mkdir()
     (root / "one_picture" / "img_00001.jpg").write_bytes(jpegs()[0])
     refused = ("empty.avi", "zeros.mp4", "text.avi", "page.mp4", "sound.avi", "magic.avi", "locked.avi", "folder.avi",

@@ -1,8 +1,14 @@
 """What is opened at all: by content, never by name; no file leads a decoder to another one; sizes before decoding."""
+import json
+import re
 import struct
+import subprocess
+import sys
 
+import cv2
+import numpy as np
 import pytest
-from film_numbers import FILMS, FRAMES, decode_all
+from film_numbers import FILMS, FRAMES, UNIT, decode_all
 
 from data import strict_decoding
 from data.clip_readers import UnreadableClip, VideoFile
@@ -133,3 +139,69 @@ def test_what_a_head_states():
     for name in sorted(FRAMES):
         head = (FILMS / name).read_bytes()[:HEAD]
         assert refusal(name, head) == "" and list(stated_sizes(head)) in ([], [(128, 96)])
+
+
+def absurd_sizes(root):
+    """Files small on disk whose heads, or whose pictures, state enormous frames."""
+    def stated(film, place, form, width, height):
+        changed = bytearray((FILMS / film).read_bytes())
+        struct.pack_into(form, changed, place(changed), width, height)
+        return bytes(changed)
+
+    def pictures(width, height, progressive):
+        jpeg = bytearray(cv2.imencode(".jpg", np.zeros((96, 128, 3), np.uint8),
+                                      [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes())
+        struct.pack_into(">HH", jpeg, jpeg.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 5, height, width)
+        return bytes(jpeg)
+
+    for width, height in ((65535, 65535), (8191, 8191), (2 ** 31 - 1, 1), (40000, 4)):
+        for film in ("xvid_no_b.avi", "mjpeg.avi"):
+            yield root / ("%d_%d_%s" % (width, height, film)), stated(
+                film, lambda content: content.index(b"strf") + 12, "<ii", width, height)
+    for width, height in ((65535, 65535), (16000, 16000), (8191, 8191)):
+        yield root / ("%d_%d.mp4" % (width, height)), stated(
+            "h264_b.mp4", lambda content: content.index(b"avc1", content.index(b"stsd")) + 28, ">HH", width, height)
+        film = (FILMS / "mjpeg.avi").read_bytes()
+        yield root / ("pictures_%d_%d.avi" % (width, height)), re.sub(
+            b"\xff\xc0\0\x11\x08....", b"\xff\xc0\0\x11\x08" + struct.pack(">HH", height, width), film,
+            flags=re.DOTALL)
+        for progressive in (0, 1):
+            yield root / ("pictures_%d_%d_%d" % (width, height, progressive)) / "img_00001.jpg", pictures(
+                width, height, progressive)
+    yield root / "largest" / "img_00001.jpg", pictures(8192, 4320, 1)
+    yield root / "tracks.mkv", b"\x1a\x45\xdf\xa3" + b"\xe0\x87\xb0\x82\xff\xff\xba\x82\xff\xff" + bytes(2000)
+
+
+IN_LITTLE_MEMORY = """
+import json, os, resource, sys
+sys.path[:0] = sys.argv[2:]
+from data.clip_readers import RawFrames, UnreadableClip, VideoFile
+VideoFile(%r).read([0])
+room = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + (256 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+for name in sorted(os.listdir(sys.argv[1])):
+    path = os.path.join(sys.argv[1], name)
+    try:
+        frames = (RawFrames if os.path.isdir(path) else VideoFile)(path).read([0])
+        print(json.dumps([name, frames.shape]), flush=True)
+    except UnreadableClip as error:
+        print(json.dumps([name, error.reason]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+def test_absurd_sizes_claim_no_memory(tmp_path):
+    """In 256 MB: a refusal, or the film's frames where its pictures state their true size; never the process's end."""
+    names = set()
+    for path, content in absurd_sizes(tmp_path):
+        names.add(path.relative_to(tmp_path).parts[0])
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    child = subprocess.run([sys.executable, "-c", IN_LITTLE_MEMORY % str(FILMS / "mjpeg.avi"), str(tmp_path),
+                            str(UNIT.parents[1])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert child.returncode == 0, child.stderr.decode()[-2000:]
+    found = dict(json.loads(line) for line in child.stdout.decode().splitlines())
+    assert set(found) == names
+    for name, result in found.items():
+        read = result == [1, 4320, 8192, 3] if name == "largest" else result == [1, 96, 128, 3] and name.endswith("mp4")
+        assert isinstance(result, str) or read, (name, result)
