@@ -7,18 +7,17 @@ import json
 import os
 import posixpath
 import sys
-import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from data.strict_decoding import strict_decoder
 from dataset.index import Record, index_path
 from dataset.indexing import update_index
 from dataset.layouts import absent
+from dataset.progress import say_progress, usable_cores, with_progress
 from dataset.specs import SOURCES, Found, find_dataset, find_rows
 
 SOUND, UNSOUND, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 NAMED_AT_MOST = 20  # of each kind on the screen; the JSON file has all
-SAY_EVERY = {True: 1.0, False: 10.0}  # seconds between words of progress, on a terminal and elsewhere
 FAULTS = ('broken', 'missing', 'duplicated', 'in_both_splits')  # a short video trains: its frames are repeated
 
 
@@ -38,8 +37,8 @@ def check(found: Found, clip_span: int, workers: int, say: Callable[[str], None]
     there = sorted({item.path for item in items} - {lost.path for lost in missing})
     records: Dict[str, Record] = {}
     broken, short = [], []
-    for path, result in _said(update_index(found.root, [(path, found.tree.kind) for path in there], workers),
-                              len(there), say):
+    for path, result in with_progress(update_index(found.root, [(path, found.tree.kind) for path in there], workers),
+                              len(there), 'examined', say):
         if not isinstance(result, Record):
             broken.append({'path': path, 'num_frames': 0, 'reason': result})
             continue
@@ -87,23 +86,6 @@ def _met_again(items: List[Item], records: Dict[str, Record]) -> Tuple[List[List
     return sorted(group['train'] or group['test'] for group in parted if group not in both), both
 
 
-def _said(results: Iterator[Any], total: int, say: Callable[[str], None]) -> Iterator[Any]:
-    """The results, with a word now and then about how far they are."""
-    began = spoke = time.monotonic()
-    for done, result in enumerate(results, 1):
-        yield result
-        now = time.monotonic()
-        if now - spoke >= SAY_EVERY[sys.stderr.isatty()] or done == total:
-            left = (total - done) * (now - began) / done
-            say('%d of %d examined, %d:%02d:%02d left' % (done, total, left // 3600, left // 60 % 60, left % 60))
-            spoke = now
-
-
-def _say(text: str) -> None:
-    sys.stderr.write('\r\x1b[K' + text if sys.stderr.isatty() else text + '\n')
-    sys.stderr.flush()
-
-
 def describe(findings: Dict[str, Any]) -> List[str]:
     """The findings in lines."""
     texts = {
@@ -126,12 +108,12 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m dataset.check', description='Looks at every video of a data set, '
                                      'writes the index that training uses, and says what is wrong. Exit code 0: '
                                      'sound; 1: not; 2: could not be checked.')
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
     parser.add_argument('--data-root', help='its folder; default: the one of train_model.py')
     parser.add_argument('--split', type=int, default=1, help='which split of UCF-101, HMDB-51 or motion10; default 1')
     parser.add_argument('--source', choices=SOURCES, default='auto', help='videos or raw frames; default auto')
-    parser.add_argument('--workers', type=int, default=cores, help='processes; default %(default)s, the cores')
+    parser.add_argument('--workers', type=int, default=usable_cores(), help='processes; default %(default)s, the '
+                        'cores')
     parser.add_argument('--clip-length', type=int, help='frames of a clip, to tell which videos are short; default: '
                         'as in training')
     parser.add_argument('--train-frame-interval', type=int, help='their distance; default: as in training')
@@ -148,13 +130,13 @@ def run(options: argparse.Namespace) -> int:
     print('\n'.join(found.notes))
     if strict_decoder() is None:
         print('PyAV is not installed: OpenCV hides damage within a file; `pip install av` and check again finds it')
-    findings = check(found, (length - 1) * interval + 1, options.workers, _say)
+    findings = check(found, (length - 1) * interval + 1, options.workers, say_progress)
     faults = [kind for kind in FAULTS if findings[kind] and not (kind == 'missing' and spec.tolerant)]
     report = dict({'dataset': spec.name, 'data_root': found.root, 'split': options.split, 'source': found.tree.kind,
                    'index': index_path(found.root), 'num_train': len(found.rows.train), 'sound': not faults,
                    'num_test': len(found.rows.test), 'num_frames_of_a_clip': (length - 1) * interval + 1}, **findings)
     if sys.stderr.isatty():
-        _say('')
+        say_progress('')
     print('\n'.join(describe(findings)))
     print('index: %s\n%s' % (report['index'], 'not sound: ' + ', '.join(faults).replace('_', ' ') if faults
                              else 'sound'))

@@ -4,6 +4,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from dataset import lists
 from dataset.layouts import (
+    GroupedVideo,
     Tree,
     class_folder_rows,
     find_file,
@@ -154,15 +155,20 @@ def named_rows(search: Search) -> Optional[Rows]:
     if len(videos) < len(all_rows):
         notes.append('%d files are not named v_<Class>_gGG_cCC and are left out' % (len(all_rows) - len(videos)))
     if search.counts is not None:
-        present = {(video.row.label, video.group, video.clip) for video in videos}
-        expected = [(label, group, clip) for label, groups in enumerate(search.counts)
-                    for group, clips in enumerate(groups, 1) for clip in range(1, clips + 1)]
-        missing = ['v_%s_g%02d_c%02d' % (search.class_names[label], group, clip)
-                   for label, group, clip in expected if (label, group, clip) not in present]
+        missing = missing_clips(videos, search.class_names, search.counts)
         if missing:
-            notes.append('{:,} of {:,} videos are missing: {}'.format(len(missing), len(expected), some_of(missing)))
+            expected = sum(map(sum, search.counts))
+            notes.append('{:,} of {:,} videos are missing: {}'.format(len(missing), expected, some_of(missing)))
     train, test = split_by_group(videos, search.split)
     return Rows(train, test, '', '', notes)
+
+
+def missing_clips(videos: Sequence[GroupedVideo], class_names: Sequence[str], counts: List[List[int]]) -> List[str]:
+    """Names of the clips of a complete data set, `counts` by class (outer) and group (inner), that are not there."""
+    present = {(video.row.label, video.group, video.clip) for video in videos}
+    return ['v_%s_g%02d_c%02d' % (class_names[label], group, clip) for label, groups in enumerate(counts)
+            for group, clips in enumerate(groups, 1) for clip in range(1, clips + 1)
+            if (label, group, clip) not in present]
 
 
 def folder_rows(search: Search) -> Optional[Rows]:

@@ -192,13 +192,16 @@ def _look_around(spec: DatasetSpec, root: str, source: str) -> Tuple[Tree, List[
     return tree, names or sorted(subfolders(tree.train_root), key=lambda name: (name.casefold(), name))
 
 
-def _known_names(spec: DatasetSpec, homes: List[str]) -> Optional[List[str]]:
+def published_names(spec: DatasetSpec) -> Optional[List[str]]:
+    """Class names in label order of a data set whose classes are known; None where they are the user's own."""
     if isinstance(spec.classes, str):
         return read_class_table(os.path.join(FACTS, spec.classes))
-    if spec.classes is not None:
-        return list(spec.classes)
-    path = find_file(homes, ['classes.txt'])
-    return None if path is None else read_class_names(path)
+    return None if spec.classes is None else list(spec.classes)
+
+
+def _known_names(spec: DatasetSpec, homes: List[str]) -> Optional[List[str]]:
+    path = find_file(homes, ['classes.txt']) if spec.classes is None else None
+    return published_names(spec) if path is None else read_class_names(path)
 
 
 def _video_list(spec: DatasetSpec, rows: List[Row], list_path: str, root: str, kind: str,
