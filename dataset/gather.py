@@ -64,7 +64,7 @@ def _take_file(item: Item, output: str, found: Gathered, say: Say, depth: int) -
     lower = item.name.lower()
     if kind_of(item.name) is not None:
         if depth >= MOST_NESTED:
-            raise ArchiveError('%s: archives in archives, more than %d deep; unpack it yourself, and give the folder as '
+            raise ArchiveError('%s: archives in archives, over %d deep; unpack it yourself, and give the folder as '
                                '--source' % (item.place, MOST_NESTED))
         folder = os.path.join(output, UNPACKED, item.name.replace('/', '_')) if depth == 0 else item.place + '.d'
         say('unpacking %s' % item.place)
