@@ -199,6 +199,14 @@ def _opened(path: str) -> Iterator[cv2.VideoCapture]:
         capture.release()
 
 
+@contextlib.contextmanager
+def open_capture(path: str) -> Iterator[cv2.VideoCapture]:
+    """The decoder that VideoFile reads with, for who looks at a file from end to end. UnreadableClip as there."""
+    _check_container(path)
+    with _opened(path) as capture:
+        yield capture
+
+
 def _check_size(path: str, width: int, height: int) -> None:
     if not (0 < width <= MOST_PIXELS and 0 < height <= MOST_PIXELS):
         raise UnreadableClip(path, "frames of %d x %d pixels; 1 to %d a side can be read"

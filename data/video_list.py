@@ -1,10 +1,20 @@
 """The rows of a data set, packed: no Python object a row, so that a million of them weigh little in every worker."""
 import os
-from typing import Optional, Sequence
+from array import array
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 KINDS = ("video", "rawframes")
+
+
+class VideoFacts(NamedTuple):
+    """What the index knows of one video file."""
+
+    num_frames: int  # frames that decode correctly, from frame 0 on
+    size: int  # bytes and
+    mtime_ns: int  # time of change of the file as it was examined
+    key_frames: Tuple[int, ...]  # frames at which a seek was seen to be exact; empty: read from the start
 
 
 class VideoList:
@@ -34,6 +44,7 @@ class VideoList:
         self._blob = b"".join(encoded)
         self._ends = np.cumsum([0] + [len(item) for item in encoded], dtype=np.int64)
         self._frame_counts = None if frame_counts is None else np.asarray(frame_counts, dtype=np.int32)
+        self._facts: Optional[_PackedFacts] = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,6 +67,51 @@ class VideoList:
         if self._frame_counts is None or self._frame_counts[index] <= 0:
             return None
         return int(self._frame_counts[index])
+
+    def facts(self, index: int) -> Optional[VideoFacts]:
+        """What the index knows of the row's file, None where it knows nothing."""
+        return None if self._facts is None else self._facts.row(index)
+
+    def learn(self, index: int, facts: VideoFacts) -> None:
+        """Takes facts of a row, in place of earlier ones.
+
+        Raises OverflowError for what no file has: negative numbers, over int32 for frames, int64 for size and time.
+        """
+        if self._facts is None:
+            self._facts = _PackedFacts(len(self))
+        self._facts.put(index, facts)
+
+    @property
+    def num_known(self) -> int:
+        """Of how many rows there are facts."""
+        return 0 if self._facts is None else int((self._facts.num_frames >= 0).sum())
+
+
+class _PackedFacts:
+    """VideoFacts of some rows in a few arrays; the key frames of all of them lie in one."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_frames = np.full(num_rows, -1, np.int32)
+        self.sizes, self.times = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
+        self.starts, self.lengths = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int32)
+        self.key_frames = array("i")
+
+    def put(self, row: int, facts: VideoFacts) -> None:
+        count, size, time, keys = facts
+        if not (0 <= count < 1 << 31 and 0 <= size < 1 << 63 and abs(time) < 1 << 63):  # NumPy 1 would wrap them
+            raise OverflowError("facts of row %d: %d frames, %d bytes, time %d" % (row, count, size, time))
+        start = len(self.key_frames)
+        self.key_frames.extend(keys)
+        self.num_frames[row], self.sizes[row], self.times[row] = count, size, time
+        self.starts[row], self.lengths[row] = start, len(keys)
+
+    def row(self, index: int) -> Optional[VideoFacts]:
+        count = int(self.num_frames[index])
+        if count < 0:
+            return None
+        start = int(self.starts[index])
+        keys = self.key_frames[start:start + int(self.lengths[index])]
+        return VideoFacts(count, int(self.sizes[index]), int(self.times[index]), tuple(keys))
 
 
 def _check_relative(path: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 
 from data.video_list import VideoList
 from dataset import motion10
+from dataset.index import attach_index
 from dataset.layouts import Tree, absent, find_file, find_tree, homes_below, some_of, subfolders
 from dataset.lists import Row, place_of, read_class_names, read_class_table, read_counts
 from dataset.rows import (
@@ -125,11 +126,20 @@ def find_dataset(name: str) -> DatasetSpec:
     raise ValueError('--dataset %s: takes one of %s' % (name, ', '.join(DATASETS)))
 
 
-def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> VideoSet:
-    """The videos of a split below `root` (default: the spec's own folder), all known to be there.
+class Found(NamedTuple):
+    """The rows of a split and where their paths lead from; whether anything lies there is not known yet."""
 
-    Renders the set first where it is a rendered one. DataNotFound where there is nothing to read; ValueError for a
-    list that is wrong or names absent files, and for a split or source that does not exist.
+    root: str
+    class_names: List[str]
+    tree: Tree
+    rows: Rows
+    notes: List[str]
+
+
+def find_rows(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> Found:
+    """The rows of a split below `root` (default: the spec's own folder); errors as of `load_videos`.
+
+    Renders the set first where it is a rendered one.
     """
     root = os.path.abspath(root or os.path.join(PROJECT, spec.default_root))
     if not 1 <= split <= spec.num_splits:
@@ -145,9 +155,20 @@ def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, s
         raise DataNotFound('%s: no %s found for the %s below %s\n%s'
                            % (spec.name, part, 'videos' if tree.kind == 'video' else 'raw frames', root, spec.remedy))
     notes += ['%s: %s below %s' % (spec.name, 'videos' if tree.kind == 'video' else 'raw frames', tree.train_root)]
-    notes += rows.notes
+    return Found(root, class_names, tree, rows, notes + rows.notes)
+
+
+def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> VideoSet:
+    """The videos of a split below `root` (default: the spec's own folder), all known to be there, with what the
+    index says of them where there is one.
+
+    DataNotFound where there is nothing to read; ValueError for a list that is wrong or names absent files, and for a
+    split or source that does not exist.
+    """
+    root, class_names, tree, rows, notes = find_rows(spec, root, split, source)
     train = _video_list(spec, rows.train, rows.train_list, tree.train_root, tree.kind, notes)
     test = _video_list(spec, rows.test, rows.test_list, tree.test_root, tree.kind, notes)
+    notes += filter(None, (attach_index(root, train, 'training'), attach_index(root, test, 'test')))
     return VideoSet(spec.name, class_names, train, test, notes)
 
 

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from data.video_list import VideoList
+from data.video_list import VideoFacts, VideoList
 
 
 def test_rows_come_back_in_order():
@@ -61,3 +61,36 @@ def test_other_nonsense_is_refused():
 def test_empty_list():
     videos = VideoList("/r", [], [])
     assert len(videos) == 0 and videos.labels.shape == (0,)
+
+
+FACTS = [(2, VideoFacts(70, 5 << 40, 1700000000123456789, (0, 12, 24))), (0, VideoFacts(0, 17, 3, ())),
+         (3, VideoFacts(300, 1, 4, (48,)))]
+
+
+def test_facts_come_back_by_row():
+    videos = VideoList("/r", ["a", "b", "c", "d"], [0, 0, 0, 0])
+    assert videos.facts(2) is None
+    for row, facts in [(2, VideoFacts(1, 1, 1, (0,)))] + FACTS:
+        videos.learn(row, facts)
+    assert videos.num_known == 3
+    assert [videos.facts(row) for row in range(4)] == [FACTS[1][1], None, FACTS[0][1], FACTS[2][1]]
+    again = pickle.loads(pickle.dumps(videos))
+    assert again.facts(2) == FACTS[0][1] and type(again.facts(2).key_frames[1]) is int
+    assert type(again.facts(2).num_frames) is int and VideoList("/r", ["a"], [0]).num_known == 0
+
+
+def test_facts_beyond_what_a_file_can_have_are_refused():
+    videos = VideoList("/r", ["a"], [0])
+    for facts in (VideoFacts(1 << 31, 1, 1, ()), VideoFacts(1, 1 << 63, 1, ()), VideoFacts(1, 1, 1, (1 << 31,)),
+                  VideoFacts(-1, 1, 1, ()), VideoFacts(1, -1, 1, ()), VideoFacts(1, 1, 1 << 63, ())):
+        with pytest.raises(OverflowError):
+            videos.learn(0, facts)
+    assert videos.facts(0) is None
+
+
+def test_facts_are_packed():
+    videos = VideoList("/r", ["%06d" % row for row in range(100000)], np.zeros(100000, int))
+    bare = len(pickle.dumps(videos, protocol=4))
+    for row in range(100000):
+        videos.learn(row, VideoFacts(250, 1 << 20, 1 << 60, (24, 100)))
+    assert len(pickle.dumps(videos, protocol=4)) - bare < 100000 * (32 + 2 * 4) + 1000

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import cv2
 
-UNIT = Path(__file__).resolve().parents[1]
+UNIT = Path(__file__).resolve().parent
 FILMS = UNIT / "films"
 FRAMES = {"xvid_no_b.avi": 72, "xvid_packed_b.avi": 70, "mpeg4_plain_b.avi": 72, "mpeg4_gop12.avi": 72,
           "h264_b.mp4": 72, "mjpeg.avi": 72}

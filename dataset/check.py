@@ -1,0 +1,181 @@
+"""Looks at every video of a data set, keeps what it learns in the index that training uses, and says what is wrong.
+
+    python -m dataset.check UCF101 --data-root PATH --json FILE
+"""
+import argparse
+import json
+import os
+import posixpath
+import sys
+import time
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from data.strict_decoding import strict_decoder
+from dataset.index import Record, index_path
+from dataset.indexing import update_index
+from dataset.layouts import absent
+from dataset.specs import SOURCES, Found, find_dataset, find_rows
+
+SOUND, UNSOUND, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+NAMED_AT_MOST = 20  # of each kind on the screen; the JSON file has all
+SAY_EVERY = {True: 1.0, False: 10.0}  # seconds between words of progress, on a terminal and elsewhere
+FAULTS = ('broken', 'missing', 'duplicated', 'in_both_splits')  # a short video trains: its frames are repeated
+
+
+class Item(NamedTuple):
+    """A row: 'train' or 'test', and its path below the data set's root."""
+
+    part: str
+    path: str
+
+
+def check(found: Found, clip_span: int, workers: int, say: Callable[[str], None]) -> Dict[str, Any]:
+    """Brings the index up to date and returns the findings, each a list: see `describe`. Errors of `update_index`.
+
+    `clip_span` is the number of frames that a video must have to hold a clip without repeating.
+    """
+    items, missing = _items(found)
+    there = sorted({item.path for item in items} - {lost.path for lost in missing})
+    records: Dict[str, Record] = {}
+    broken, short = [], []
+    for path, result in _said(update_index(found.root, [(path, found.tree.kind) for path in there], workers),
+                              len(there), say):
+        if not isinstance(result, Record):
+            broken.append({'path': path, 'num_frames': 0, 'reason': result})
+            continue
+        records[path] = result
+        if result.problem:
+            broken.append({'path': path, 'num_frames': result.facts.num_frames, 'reason': result.problem})
+        if 0 < result.facts.num_frames < clip_span:
+            short.append({'path': path, 'num_frames': result.facts.num_frames})
+    duplicated, in_both = _met_again(items, records)
+    return {'broken': sorted(broken, key=_path_of), 'short': sorted(short, key=_path_of), 'duplicated': duplicated,
+            'missing': [dict(item._asdict()) for item in missing], 'in_both_splits': in_both}
+
+
+def _path_of(finding: Dict[str, Any]) -> str:
+    return finding['path']
+
+
+def _items(found: Found) -> Tuple[List[Item], List[Item]]:
+    """All rows, and those that are not there."""
+    items: List[Item] = []
+    missing: List[Item] = []
+    for part, rows, folder in (('train', found.rows.train, found.tree.train_root),
+                               ('test', found.rows.test, found.tree.test_root)):
+        below = os.path.relpath(folder, found.root)
+        own = [Item(part, row.path if below == os.curdir else '%s/%s' % (below, row.path)) for row in rows]
+        missing += [own[place] for place in sorted(absent(rows, folder, found.tree.kind))]
+        items += own
+    return items, missing
+
+
+def _met_again(items: List[Item], records: Dict[str, Record]) -> Tuple[List[List[str]], List[Dict[str, List[str]]]]:
+    """Rows of the same frames or the same file: groups of one split, and groups of both."""
+    first: Dict[str, Item] = {}
+    groups: Dict[str, List[Item]] = {}
+    for item in items:
+        record = records.get(item.path)
+        key = record.content if record is not None and record.content else posixpath.normpath(item.path)
+        if key in first:
+            groups.setdefault(key, [first[key]]).append(item)
+        else:
+            first[key] = item
+    parted = [{part: sorted(item.path for item in group if item.part == part) for part in ('train', 'test')}
+              for group in groups.values()]
+    both = [group for group in parted if group['train'] and group['test']]
+    return sorted(group['train'] or group['test'] for group in parted if group not in both), both
+
+
+def _said(results: Iterator[Any], total: int, say: Callable[[str], None]) -> Iterator[Any]:
+    """The results, with a word now and then about how far they are."""
+    began = spoke = time.monotonic()
+    for done, result in enumerate(results, 1):
+        yield result
+        now = time.monotonic()
+        if now - spoke >= SAY_EVERY[sys.stderr.isatty()] or done == total:
+            left = (total - done) * (now - began) / done
+            say('%d of %d examined, %d:%02d:%02d left' % (done, total, left // 3600, left // 60 % 60, left % 60))
+            spoke = now
+
+
+def _say(text: str) -> None:
+    sys.stderr.write('\r\x1b[K' + text if sys.stderr.isatty() else text + '\n')
+    sys.stderr.flush()
+
+
+def describe(findings: Dict[str, Any]) -> List[str]:
+    """The findings in lines."""
+    texts = {
+        'broken': lambda one: '%s: %s (%s)' % (one['path'], one['reason'], 'its first %d frames are correct'
+                                               % one['num_frames'] if one['num_frames'] else 'nothing can be used'),
+        'short': lambda one: '%s: %d frames' % (one['path'], one['num_frames']), 'duplicated': ' = '.join,
+        'missing': lambda one: one['path'],
+        'in_both_splits': lambda one: '%s = %s' % (', '.join(one['train']), ', '.join(one['test'])),
+    }  # type: Dict[str, Callable[[Any], str]]
+    lines = []
+    for kind, text in texts.items():
+        lines.append('%s: %s' % (kind.replace('_', ' '), len(findings[kind]) or 'none'))
+        lines += ['  ' + text(one) for one in findings[kind][:NAMED_AT_MOST]]
+        if len(findings[kind]) > NAMED_AT_MOST:
+            lines.append('  ... and %d more' % (len(findings[kind]) - NAMED_AT_MOST))
+    return lines
+
+
+def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m dataset.check', description='Looks at every video of a data set, '
+                                     'writes the index that training uses, and says what is wrong. Exit code 0: '
+                                     'sound; 1: not; 2: could not be checked.')
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
+    parser.add_argument('--data-root', help='its folder; default: the one of train_model.py')
+    parser.add_argument('--split', type=int, default=1, help='which split of UCF-101, HMDB-51 or motion10; default 1')
+    parser.add_argument('--source', choices=SOURCES, default='auto', help='videos or raw frames; default auto')
+    parser.add_argument('--workers', type=int, default=cores, help='processes; default %(default)s, the cores')
+    parser.add_argument('--clip-length', type=int, help='frames of a clip, to tell which videos are short; default: '
+                        'as in training')
+    parser.add_argument('--train-frame-interval', type=int, help='their distance; default: as in training')
+    parser.add_argument('--json', metavar='FILE', help='write all findings there')
+    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Checks and prints; the exit code."""
+    spec = find_dataset(options.name)
+    found = find_rows(spec, options.data_root, options.split, options.source)
+    length = options.clip_length or spec.defaults.get('clip_length', 8)
+    interval = options.train_frame_interval or spec.defaults.get('train_frame_interval', 8)
+    print('\n'.join(found.notes))
+    if strict_decoder() is None:
+        print('PyAV is not installed: OpenCV hides damage within a file; `pip install av` and check again finds it')
+    findings = check(found, (length - 1) * interval + 1, options.workers, _say)
+    faults = [kind for kind in FAULTS if findings[kind] and not (kind == 'missing' and spec.tolerant)]
+    report = dict({'dataset': spec.name, 'data_root': found.root, 'split': options.split, 'source': found.tree.kind,
+                   'index': index_path(found.root), 'num_train': len(found.rows.train), 'sound': not faults,
+                   'num_test': len(found.rows.test), 'num_frames_of_a_clip': (length - 1) * interval + 1}, **findings)
+    if sys.stderr.isatty():
+        _say('')
+    print('\n'.join(describe(findings)))
+    print('index: %s\n%s' % (report['index'], 'not sound: ' + ', '.join(faults).replace('_', ' ') if faults
+                             else 'sound'))
+    if options.json:
+        with open(options.json, 'w', encoding='utf-8') as file:
+            json.dump(report, file, indent=1)
+            file.write('\n')
+    return UNSOUND if faults else SOUND
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """The command; returns its exit code."""
+    try:
+        return run(_parse(argv))
+    except (ValueError, OSError) as error:
+        print('error: %s' % error, file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print('interrupted; the same command goes on where this one stopped', file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == '__main__':
+    sys.exit(main())
