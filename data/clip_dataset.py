@@ -4,7 +4,7 @@ Shapes: N clip, T frame, H, W, C = R, G, B.
 """
 import copy
 from functools import partial
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch.utils.data.dataloader import default_collate
 from data.bad_videos import BadVideoBudgetExceeded, Failure, named
 from data.clip_readers import Reader, UnreadableClip, open_clip
 from data.clip_sampling import even_clip, random_clip
-from data.randomness import noise_key, random_state
+from data.randomness import epoch_order, noise_key, random_state
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
 
 MOST_TRIES = 64  # rows looked at for one clip
+States = Callable[[str], np.random.RandomState]
 NO_SHIFT, NO_JITTER = (0, 0, 0), (0.0, 0.0)
 
 
@@ -74,8 +75,9 @@ def collate_clips(samples: Sequence[ClipSample]) -> ClipBatch:
 class ClipDataset(Dataset):
     """Clips of a video list, asked for as (epoch, sample).
 
-    Training: sample is a row. A row that cannot be read is replaced by the next one that can, with its own frames,
-    label and index; the draws stay those of the sample. Raises BadVideoBudgetExceeded after 64 bad rows on end.
+    Training: sample is a row. A clip that cannot be read is drawn once more, from the frames before the broken one; if
+    that is no use either, the next readable row of the epoch's order takes its place, with its own frames, label and
+    index. The draws stay those of the sample. Raises BadVideoBudgetExceeded after 64 bad rows on end.
     Evaluation: one centre clip a row (see `with_clips`); a row that cannot be read gives a black clip.
     """
 
@@ -119,19 +121,41 @@ class ClipDataset(Dataset):
     def _train_sample(self, epoch: int, sample: int, transform: TrainAugmentation) -> ClipSample:
         failures: List[Failure] = []
         states = partial(random_state, self.seed, epoch, sample, reuse=self._scratch)
-        for step in range(min(MOST_TRIES, len(self.videos))):
-            row = (sample + step) % len(self.videos)
-            try:
-                reader = self._open(row)
-                clip = reader.read(random_clip(reader.num_frames, self.clip_length, self.interval, states("clip")))
-            except UnreadableClip as error:
-                failures.append(self._failure(row, error))
-                continue
-            draw = transform.draw(clip.shape[1], clip.shape[2], states)
-            return ClipSample(transform.apply(clip, draw), self.videos.label(row), row, draw.hls, draw.jitter,
-                              noise_key(self.seed, epoch, sample), True, tuple(failures), True)
+        for row in self._rows_to_try(epoch, sample):
+            clip = self._train_clip(row, states, failures)
+            if clip is not None:
+                draw = transform.draw(clip.shape[1], clip.shape[2], states)
+                return ClipSample(transform.apply(clip, draw), self.videos.label(row), row, draw.hls, draw.jitter,
+                                  noise_key(self.seed, epoch, sample), True, tuple(failures), True)
         raise BadVideoBudgetExceeded("%d videos on end cannot be read; is the data set complete, and in place?\n%s"
                                      % (len(failures), named(failures)))
+
+    def _rows_to_try(self, epoch: int, sample: int) -> Iterator[int]:
+        """The sample's row, then those that follow it in the epoch's order, from whose end it goes on at the start."""
+        yield sample
+        order = epoch_order(self.seed, epoch, len(self.videos))
+        place = int(np.flatnonzero(order == sample)[0])
+        for step in range(1, min(MOST_TRIES, len(order))):
+            yield int(order[(place + step) % len(order)])
+
+    def _train_clip(self, row: int, states: States, failures: List[Failure]) -> Optional[np.ndarray]:
+        """The row's frames (T, H, W, C); None, and one entry in `failures`, where they cannot be read.
+
+        What is known of a row is its frame count alone, never that a read of it failed: so that a clip is the same
+        whatever was read before.
+        """
+        try:
+            reader = self._open(row)
+            return reader.read(random_clip(reader.num_frames, self.clip_length, self.interval, states("clip")))
+        except UnreadableClip as error:
+            failures.append(self._failure(row, error))
+            readable = error.readable
+        if not readable:
+            return None
+        try:
+            return self._open(row).read(random_clip(readable, self.clip_length, self.interval, states("clip again")))
+        except UnreadableClip:
+            return None
 
     def _eval_sample(self, sample: int, transform: EvalTransform) -> ClipSample:
         row, number = divmod(sample, self.num_clips)

@@ -11,34 +11,29 @@ from typing import Dict, Iterator, List, Optional, Sequence, Union
 import cv2
 import numpy as np
 
-MOST_PIXELS = 8192  # a side
-# First bytes of the containers that are opened: (offset, magic). Playlists and lists of files are text and match none,
-# so that no file of a data set can make the decoder open another one.
-CONTAINERS = (
-    (8, b"AVI "), (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"), (4, b"skip"),
-    (0, b"\x1a\x45\xdf\xa3"), (0, b"FLV\x01"), (0, b"OggS"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
-    (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"), (0, b"\x47\x40"),
-)
-# FFmpeg takes such a name with a '%' in it for a numbered series of pictures, whatever the file holds.
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from data.containers import HEAD, OPENCV_OPTIONS, refusal, size_refusal
+from data.strict_decoding import sound_part, strict_decoder
+
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments that state height and width
 
 
 class UnreadableClip(Exception):
-    """`path` cannot be read, for `reason`."""
+    """`path` cannot be read, for `reason`; of its video the frames before `readable` were not seen to be broken."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str, readable: int = 0) -> None:
+        super().__init__(path, reason, readable)
         self.path = path
         self.reason = reason
+        self.readable = readable
 
     def __str__(self) -> str:
         return "%s: %s" % (self.path, self.reason)
 
 
 class VideoFile:
-    """A video file. Without `num_frames` the frames that can be decoded are counted, which takes a pass over the file.
+    """A video file. Without `num_frames` the frames that can be decoded are counted, which takes a pass over the file;
+    where there is a strict decoder, those before the first damaged one.
 
     Raises UnreadableClip where the path is no regular file in a known container, or no frame can be decoded.
     """
@@ -58,18 +53,23 @@ class VideoFile:
         with _opened(self.path) as capture:
             for index in range(max(places) + 1):
                 if not capture.grab():
-                    raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames))
+                    raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames),
+                                         readable=index)
                 if index in places:
-                    clip.fill(places[index], capture.retrieve()[1], self.path)
+                    with _readable_before(index, self.path):
+                        clip.fill(places[index], capture.retrieve()[1], self.path)
         return clip.frames
 
     def _count(self) -> int:
-        count = 0
+        count, complaint = 0, "no frame can be decoded"
         with _opened(self.path) as capture:
-            while capture.grab():
-                count += 1
+            if strict_decoder():
+                count, complaint = sound_part(self.path)
+            else:
+                while capture.grab():
+                    count += 1
         if count == 0:
-            raise UnreadableClip(self.path, "no frame can be decoded")
+            raise UnreadableClip(self.path, complaint)
         return count
 
 
@@ -87,7 +87,8 @@ class RawFrames:
         clip = _Clip(len(indices))
         for index in sorted(places):
             name = os.path.join(self.path, self.template.format(index + 1))
-            clip.fill(places[index], _decode_jpeg(name), name)
+            with _readable_before(index, name):
+                clip.fill(places[index], _decode_jpeg(name), name)
         return clip.frames
 
     def _count(self) -> int:
@@ -137,6 +138,17 @@ class _Clip:
             self.frames[place] = first
 
 
+@contextlib.contextmanager
+def _readable_before(index: int, path: str) -> Iterator[None]:
+    """What fails in here fails at frame `index`, of OpenCV and of memory too; those before it are still worth a try."""
+    try:
+        yield
+    except UnreadableClip as error:
+        raise UnreadableClip(error.path, error.reason, index)
+    except (cv2.error, MemoryError) as error:
+        raise UnreadableClip(path, "frame %d cannot be decoded (%s)" % (index, error or "no memory left"), index)
+
+
 def _places(indices: Sequence[int], num_frames: int, path: str) -> Dict[int, List[int]]:
     """Frame index -> its places in the clip."""
     places: Dict[int, List[int]] = {}
@@ -164,16 +176,15 @@ def _file_bytes(path: str, size: int = -1) -> bytes:
 
 
 def _check_container(path: str) -> None:
-    head = _file_bytes(path, 16)
-    if not any(head[offset:offset + len(magic)] == magic for offset, magic in CONTAINERS):
-        raise UnreadableClip(path, "not a video file (no AVI, MP4, MOV, Matroska, WebM, MPEG, FLV, WMV or Ogg)")
-    if "%" in os.path.basename(path) and path.lower().endswith(PICTURE_SUFFIXES):
-        raise UnreadableClip(path, "a video's name must not be a pattern of picture names")
+    reason = refusal(os.path.basename(path), _file_bytes(path, HEAD))
+    if reason:
+        raise UnreadableClip(path, reason)
 
 
 def _open_quietly(path: str) -> cv2.VideoCapture:
     """OpenCV's FFmpeg reader on one thread. Messages of decoder and library go nowhere: the exceptions say enough."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", OPENCV_OPTIONS)
     logging = cv2 if hasattr(cv2, "setLogLevel") else getattr(getattr(cv2, "utils", None), "logging", None)
     level = logging.setLogLevel(0) if logging else None
     try:
@@ -208,9 +219,9 @@ def open_capture(path: str) -> Iterator[cv2.VideoCapture]:
 
 
 def _check_size(path: str, width: int, height: int) -> None:
-    if not (0 < width <= MOST_PIXELS and 0 < height <= MOST_PIXELS):
-        raise UnreadableClip(path, "frames of %d x %d pixels; 1 to %d a side can be read"
-                             % (width, height, MOST_PIXELS))
+    reason = size_refusal(width, height)
+    if reason:
+        raise UnreadableClip(path, reason)
 
 
 def _decode_jpeg(path: str) -> Optional[np.ndarray]:

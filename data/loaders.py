@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.clip_dataset import ClipDataset, collate_clips
-from data.randomness import random_state
+from data.randomness import epoch_order
 
 _log = logging.getLogger(__name__)
 PRECISE_BN_EPOCHS = 1 << 20  # added to the epoch, it gives precise BN draws of its own
@@ -62,7 +62,7 @@ class TrainSampler:
     def __iter__(self) -> Iterator[List[SampleId]]:
         epoch = self.position.epoch
         first = self.position.start_sample + self.rank * self.batch_size
-        order = random_state(self.seed, epoch, 0, "order").permutation(self.num_samples)
+        order = epoch_order(self.seed, epoch, self.num_samples)
         for step in range(len(self)):
             start = first + step * self.global_batch
             yield [(epoch, int(sample)) for sample in order[start:start + self.batch_size]]

@@ -43,9 +43,10 @@ def sound_part(path: str) -> SoundPart:
     Some damage is valid to every decoder (a changed coefficient, a changed brightness) and stays unseen.
     """
     av.logging.set_level(None)
-    frames = _Pass(_unbroken_chunks(path))
+    frames = _Pass()
     try:
-        with av.open(path, options=OPTIONS) as container:
+        frames.unbroken_pieces = _unbroken_chunks(path)
+        with av.open(path, options=OPTIONS, metadata_errors="ignore") as container:
             if not container.streams.video or container.streams.video[0].codec_context is None:
                 return SoundPart(0, "holds no video, or in an unknown coding")
             stream = container.streams.video[0]
@@ -55,7 +56,7 @@ def sound_part(path: str) -> SoundPart:
             for packet in container.demux(stream):
                 frames.take(packet)
             frames.end(stream.frames)
-    except (av.error.FFmpegError, ValueError, OverflowError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
         sound = min(frames.done, frames.suspect_from)
         return SoundPart(sound, "frame %d: %s" % (sound, getattr(error, "strerror", None) or error))
     return SoundPart(frames.done, "" if frames.done else "no frame can be decoded")
@@ -64,9 +65,9 @@ def sound_part(path: str) -> SoundPart:
 class _Pass:
     """One pass over the packets: frames done, and the first one of which it is in doubt whether it is the next."""
 
-    def __init__(self, unbroken_pieces: Optional[int]) -> None:
+    def __init__(self) -> None:
         self.done = self.packets = self.since_gap = 0
-        self.unbroken_pieces = unbroken_pieces
+        self.unbroken_pieces: Optional[int] = None
         self.suspect_from = NONE_SUSPECT
         self.gap: Optional[int] = None
         self.last_time = -NONE_SUSPECT

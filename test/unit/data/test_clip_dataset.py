@@ -109,24 +109,79 @@ def test_raw_frames_and_the_lists_count(tmp_path):
     assert [said_index(frame) for frame in dataset[(0, 1)].clip] == [30 + i for i in even_clip(30, 4, 5)]
 
 
-def test_a_broken_training_row_gives_way_to_the_next(broken_root):
-    dataset = training(broken_root)
-    sample = dataset[(0, 1)]
-    assert sample.index == 3 and sample.label == 13 and sample.readable
-    reasons = dict(sample.failures)
-    assert list(reasons) == [str(broken_root / NAMES[1]), str(broken_root / NAMES[2])]
+def following(seed, epoch, row):
+    """The rows after `row` in the epoch's order, from whose end it goes on at the start."""
+    order = random_state(seed, epoch, 0, "order").permutation(len(NAMES)).tolist()
+    place = order.index(row)
+    return order[place + 1:] + order[:place]
+
+
+def test_a_broken_training_row_gives_way_to_the_next_of_the_epochs_order(broken_root):
+    dataset, broken, taken = training(broken_root), (1, 2, 5), set()
+    for epoch in range(8):
+        for row in broken:
+            others = following(1, epoch, row)
+            place = next(i for i, other in enumerate(others) if other not in broken)
+            sample = dataset[(epoch, row)]
+            taken.add((row, sample.index))
+            assert sample.index == others[place] and sample.label == 10 + others[place] and sample.readable
+            assert [path for path, _ in sample.failures] == [
+                str(broken_root / NAMES[bad]) for bad in [row] + others[:place]]
+            assert same(sample, training(broken_root)[(epoch, row)])
+            assert not np.array_equal(sample.clip, dataset[(epoch, others[place])].clip)  # the draws are its own
+    assert taken == {(row, other) for row in broken for other in (0, 3, 4)}  # no neighbour is always the one doubled
+    reasons = dict(dataset[(0, 1)].failures + dataset[(0, 2)].failures)
     assert "empty" in reasons[str(broken_root / NAMES[1])] and "No such file" in reasons[str(broken_root / NAMES[2])]
-    assert dataset[(0, 5)].index == 0 and dataset[(0, 5)].label == 10  # past the end it goes on from the start
-    assert same(sample, training(broken_root)[(0, 1)])
-    assert not np.array_equal(sample.clip, dataset[(0, 3)].clip)  # the draws are the sample's own
+
+
+def expected_clip(name, indices, sample, epoch=0):
+    frames = np.ascontiguousarray(np.stack(decode_all(FILMS / name))[indices][..., ::-1])
+    return AUGMENTATION.apply(frames, AUGMENTATION.draw(96, 128, lambda stream: random_state(1, epoch, sample, stream)))
 
 
 def test_replaced_frames_are_those_of_the_replacing_row(broken_root):
-    dataset = training(broken_root)
-    indices = random_clip(FRAMES[NAMES[3]], 4, 5, random_state(1, 0, 1, "clip"))
-    frames = np.ascontiguousarray(np.stack(decode_all(FILMS / NAMES[3]))[indices][..., ::-1])
-    draw = AUGMENTATION.draw(96, 128, lambda stream: random_state(1, 0, 1, stream))
-    assert np.array_equal(dataset[(0, 1)].clip, AUGMENTATION.apply(frames, draw))
+    row = next(row for row in following(1, 0, 1) if row not in (2, 5))
+    indices = random_clip(FRAMES[NAMES[row]], 4, 5, random_state(1, 0, 1, "clip"))
+    assert np.array_equal(training(broken_root)[(0, 1)].clip, expected_clip(NAMES[row], indices, 1))
+
+
+def overstated(root=FILMS, name="mpeg4_gop12.avi", stated=200):
+    """Four rows of a video whose list states more frames than it has."""
+    return ClipDataset(VideoList(str(root), [name] * 4, [20, 21, 22, 23], "video", [stated] * 4), 4, 5, AUGMENTATION, 1,
+                       training=True)
+
+
+def test_a_clip_is_drawn_again_from_the_readable_part():
+    epoch = next(epoch for epoch in range(9) if random_clip(200, 4, 5, random_state(1, epoch, 3, "clip"))[0] >= 72)
+    again = random_clip(72, 4, 5, random_state(1, epoch, 3, "clip again"))
+    sample = overstated()[(epoch, 3)]
+    assert (sample.index, sample.label, sample.readable) == (3, 23, True)
+    assert np.array_equal(sample.clip, expected_clip("mpeg4_gop12.avi", again, 3, epoch))
+    (path, reason), = sample.failures  # and its file is named all the same
+    assert path == str(FILMS / "mpeg4_gop12.avi") and "frame 72 of 200 cannot be decoded" in reason
+
+
+def test_what_was_read_before_changes_no_second_draw():
+    keys = [(epoch, row) for epoch in range(4) for row in range(4)]
+    forward = {key: sample for dataset in [overstated()] for key, sample in zip(keys, map(dataset.__getitem__, keys))}
+    dataset = overstated()
+    for key in reversed(keys):
+        assert same(dataset[key], forward[key]) and same(overstated()[key], forward[key])
+    assert {bool(sample.failures) for sample in forward.values()} == {True, False}
+
+
+def test_the_second_draw_is_the_last_one(tmp_path):
+    """A folder of which frames 1 and 12 are missing: nothing before the first of them, so the next row."""
+    for name in "ab":
+        write_frames(tmp_path / name, decode_all(FILMS / "mjpeg.avi")[:16])
+    for number in (1, 3, 9, 12, 16):
+        (tmp_path / "a" / ("img_%05d.jpg" % number)).unlink()
+    videos = VideoList(str(tmp_path), ["a", "b"], [0, 1], "rawframes", [16, 16])
+    dataset = ClipDataset(videos, 4, 5, AUGMENTATION, 1, training=True)
+    for epoch in range(20):
+        sample = dataset[(epoch, 0)]
+        assert (sample.index, len(sample.failures)) == (1, 1)
+        assert sample.failures[0][0] == str(tmp_path / "a")
 
 
 def test_training_gives_up_where_nothing_can_be_read(tmp_path, monkeypatch):

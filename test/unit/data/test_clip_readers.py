@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from film_numbers import FILMS, FRAMES, decode_all, said_index, write_frames
 
-from data import clip_readers
+from data import containers
 from data.clip_readers import RawFrames, UnreadableClip, VideoFile, open_clip
 
 NAMES = pytest.mark.parametrize("name", sorted(FRAMES))
@@ -134,7 +134,7 @@ def test_huge_frames_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     (tmp_path / "img_00001.jpg").write_bytes(jpeg)
     with pytest.raises(UnreadableClip, match="65000 x 9000 pixels; 1 to 8192 a side"):
         RawFrames(str(tmp_path)).read([0])
-    monkeypatch.setattr(clip_readers, "MOST_PIXELS", 100)
+    monkeypatch.setattr(containers, "MOST_SIDE", 100)
     with pytest.raises(UnreadableClip, match="128 x 96 pixels; 1 to 100 a side"):
         VideoFile(str(FILMS / "mjpeg.avi"))
 
