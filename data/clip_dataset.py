@@ -123,12 +123,13 @@ class ClipDataset(Dataset):
             row = (sample + step) % len(self.videos)
             try:
                 reader = self._open(row)
-                clip = reader.read(random_clip(reader.num_frames, self.clip_length, self.interval, states("clip")))
+                indices = random_clip(reader.num_frames, self.clip_length, self.interval, states("clip"))
+                clip = reader.read(indices, partial(transform.cut, states=states))
             except UnreadableClip as error:
                 failures.append(self._failure(row, error))
                 continue
-            draw = transform.draw(clip.shape[1], clip.shape[2], states)
-            return ClipSample(transform.apply(clip, draw), self.videos.label(row), row, draw.hls, draw.jitter,
+            colour = transform.colour(states)
+            return ClipSample(clip, self.videos.label(row), row, colour.hls, colour.jitter,
                               noise_key(self.seed, epoch, sample), True, tuple(failures), True)
         raise BadVideoBudgetExceeded("%d videos on end cannot be read; is the data set complete, and in place?\n%s"
                                      % (len(failures), named(failures)))
@@ -141,16 +142,18 @@ class ClipDataset(Dataset):
             indices = even_clip(reader.num_frames, self.clip_length, self.interval, self.num_clips, number)
             if self.repeat_frame is not None:
                 indices = [indices[self.repeat_frame]] * self.clip_length
-            clip = transform.apply(reader.read(indices))
+            clip = reader.read(indices, transform.cut)
         except UnreadableClip as error:
             failures = (self._failure(row, error),)
             clip = np.zeros((self.clip_length, transform.crop, transform.crop, 3), np.uint8)
         return ClipSample(clip, self.videos.label(row), row, NO_SHIFT, NO_JITTER, 0, not failures, failures, False)
 
     def _open(self, row: int) -> Reader:
-        known = self.videos.num_frames(row) or int(self._frame_counts[row]) or None
-        reader = open_clip(self.videos.path(row), self.videos.kind, known)
-        self._frame_counts[row] = reader.num_frames
+        counted = int(self._frame_counts[row])
+        known = counted or self.videos.num_frames(row)
+        reader = open_clip(self.videos.path(row), self.videos.kind, known, None if counted else self.videos.facts(row))
+        if reader.facts is None:  # facts must be held against the file each time
+            self._frame_counts[row] = reader.num_frames
         return reader
 
     def _failure(self, row: int, error: UnreadableClip) -> Failure:

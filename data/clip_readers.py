@@ -1,15 +1,19 @@
 """Frames of one video by exact index: a video file decoded with OpenCV, or a folder of numbered JPEG files.
 
-Both give the frames that a decode from frame 0 gives. Layout: T frame, H, W, C = R, G, B.
+Both give the frames that a decode from frame 0 gives.
 """
 import contextlib
 import os
 import re
 import stat
-from typing import Dict, Iterator, List, Optional, Sequence, Union
+from bisect import bisect_right
+from typing import Iterator, List, Optional, Sequence
 
 import cv2
 import numpy as np
+
+from data.reader import Frames, Reader, UnreadableClip
+from data.video_list import VideoFacts
 
 MOST_PIXELS = 8192  # a side
 # First bytes of the containers that are opened: (offset, magic). Playlists and lists of files are text and match none,
@@ -21,74 +25,89 @@ CONTAINERS = (
 )
 # FFmpeg takes such a name with a '%' in it for a numbered series of pictures, whatever the file holds.
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SEEK_MARGIN = 16  # frames before its target at which OpenCV's seek starts to decode
+SEEK_GAIN = 16  # frames that must be saved for a seek to be worth its own cost
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# JPEG is decoded to R, G, B at once where this OpenCV can.
+JPEG_FLAGS = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+JPEG_BLUE_FIRST = not hasattr(cv2, "IMREAD_COLOR_RGB")
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments that state height and width
 
 
-class UnreadableClip(Exception):
-    """`path` cannot be read, for `reason`."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return "%s: %s" % (self.path, self.reason)
-
-
-class VideoFile:
+class VideoFile(Reader):
     """A video file. Without `num_frames` the frames that can be decoded are counted, which takes a pass over the file.
 
+    `facts`, where their size and time are the file's, come before `num_frames` and allow seeking.
     Raises UnreadableClip where the path is no regular file in a known container, or no frame can be decoded.
     """
 
-    def __init__(self, path: str, num_frames: Optional[int] = None) -> None:
+    def __init__(self, path: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None) -> None:
         self.path = os.path.abspath(path)
-        _check_container(self.path)
+        status = _check_container(self.path)
+        if facts is not None and (facts.size, facts.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            self.facts, num_frames = facts, facts.num_frames
         self.num_frames = self._count() if num_frames is None else num_frames
+        if self.num_frames < 1:
+            raise UnreadableClip(self.path, "no frame can be decoded")
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The frames at `indices`, in any order, repeats allowed: (T, H, W, C) uint8 RGB.
-
-        Decodes from the first frame to the last one asked for, and converts only those asked for.
+    def frames(self, wanted: Sequence[int]) -> Frames:
+        """Decodes from the first frame, or from a key frame that saves much, to the last one wanted, and converts only
+        those wanted.
         """
-        places = _places(indices, self.num_frames, self.path)
-        clip = _Clip(len(indices))
+        first = seek_target(self.facts.key_frames, wanted[0]) if self.facts else 0
+        image = None
         with _opened(self.path) as capture:
-            for index in range(max(places) + 1):
+            if first:
+                capture.set(cv2.CAP_PROP_POS_FRAMES, first)
+            places = set(wanted)
+            for index in range(first, wanted[-1] + 1):
                 if not capture.grab():
                     raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames))
                 if index in places:
-                    clip.fill(places[index], capture.retrieve()[1], self.path)
-        return clip.frames
+                    image = capture.retrieve(image)[1]
+                    yield image
 
     def _count(self) -> int:
         count = 0
         with _opened(self.path) as capture:
             while capture.grab():
                 count += 1
-        if count == 0:
-            raise UnreadableClip(self.path, "no frame can be decoded")
         return count
 
 
-class RawFrames:
-    """A folder of JPEG files numbered from 1. Without `num_frames` the folder is listed and must have no gap."""
+def seek_target(key_frames: Sequence[int], wanted: int) -> int:
+    """The frame to seek to before `wanted` is read: an exact key frame where this saves decoding, else 0.
 
-    def __init__(self, path: str, num_frames: Optional[int] = None, template: str = "img_{:05d}.jpg") -> None:
+    OpenCV decodes its way to a target, from the last key frame that is sixteen frames or more before it.
+    """
+    place = bisect_right(key_frames, wanted)
+    if not place:
+        return 0
+    target = key_frames[place - 1]
+    start = bisect_right(key_frames, target - SEEK_MARGIN)
+    return target if start and key_frames[start - 1] >= SEEK_GAIN else 0
+
+
+class RawFrames(Reader):
+    """A folder of JPEG files numbered from 1. Without `num_frames` the folder is listed and must have no gap.
+
+    `facts`, where their time is the folder's, come before `num_frames`.
+    """
+
+    blue_first = JPEG_BLUE_FIRST
+
+    def __init__(self, path: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None,
+                 template: str = "img_{:05d}.jpg") -> None:
         self.path = os.path.abspath(path)
         self.template = template
+        if facts is not None and facts.mtime_ns == _status(self.path).st_mtime_ns:
+            self.facts, num_frames = facts, facts.num_frames
         self.num_frames = self._count() if num_frames is None else num_frames
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The frames at `indices` (0 is file 1), in any order, repeats allowed: (T, H, W, C) uint8 RGB."""
-        places = _places(indices, self.num_frames, self.path)
-        clip = _Clip(len(indices))
-        for index in sorted(places):
-            name = os.path.join(self.path, self.template.format(index + 1))
-            clip.fill(places[index], _decode_jpeg(name), name)
-        return clip.frames
+    def frames(self, wanted: Sequence[int]) -> Frames:
+        """Frame 0 is file 1."""
+        for index in wanted:
+            yield _decode_jpeg(os.path.join(self.path, self.template.format(index + 1)))
 
     def _count(self) -> int:
         before, after = re.split(r"\{.*?\}", self.template)
@@ -107,53 +126,28 @@ class RawFrames:
         return count
 
 
-Reader = Union[VideoFile, RawFrames]
+def open_clip(path: str, kind: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None) -> Reader:
+    """The reader of a row: `kind`, `num_frames` and `facts` as VideoList has them."""
+    return {"video": VideoFile, "rawframes": RawFrames}[kind](path, num_frames, facts)
 
 
-def open_clip(path: str, kind: str, num_frames: Optional[int] = None) -> Reader:
-    """The reader of a row: `kind` as in VideoList."""
-    return {"video": VideoFile, "rawframes": RawFrames}[kind](path, num_frames)
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise UnreadableClip(path, "the file cannot be read (%s)" % error.strerror)
 
 
-class _Clip:
-    """The frames gathered so far; allocated when the first one says its size."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.frames = np.empty((0, 0, 0, 3), np.uint8)
-
-    def fill(self, places: List[int], frame: Optional[np.ndarray], path: str) -> None:
-        """Puts one decoded (H, W, BGR) frame at its places."""
-        if frame is None or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise UnreadableClip(path, "a frame cannot be decoded to 8-bit colour")
-        if not len(self.frames):
-            self.frames = np.empty((self.length,) + frame.shape, np.uint8)
-        if frame.shape != self.frames.shape[1:]:
-            raise UnreadableClip(path, "the frame size changes from %dx%d to %dx%d" % (
-                self.frames.shape[2], self.frames.shape[1], frame.shape[1], frame.shape[0]))
-        first = self.frames[places[0]]
-        cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=first)
-        for place in places[1:]:
-            self.frames[place] = first
-
-
-def _places(indices: Sequence[int], num_frames: int, path: str) -> Dict[int, List[int]]:
-    """Frame index -> its places in the clip."""
-    places: Dict[int, List[int]] = {}
-    for place, index in enumerate(indices):
-        if not 0 <= index < num_frames:
-            raise UnreadableClip(path, "frame %d asked for, the video has %d" % (index, num_frames))
-        places.setdefault(int(index), []).append(place)
-    if not places:
-        raise ValueError("no frame asked for from %s" % path)
-    return places
+def _regular_file(path: str) -> os.stat_result:
+    status = _status(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableClip(path, "not a regular file")
+    return status
 
 
 def _file_bytes(path: str, size: int = -1) -> bytes:
-    """The first `size` bytes, or all, of a regular file that is not empty."""
+    """The first `size` bytes, or all, of a file that is not empty."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnreadableClip(path, "not a regular file")
         with open(path, "rb") as file:
             data = file.read(size)
     except OSError as error:
@@ -163,12 +157,14 @@ def _file_bytes(path: str, size: int = -1) -> bytes:
     return data
 
 
-def _check_container(path: str) -> None:
+def _check_container(path: str) -> os.stat_result:
+    status = _regular_file(path)
     head = _file_bytes(path, 16)
     if not any(head[offset:offset + len(magic)] == magic for offset, magic in CONTAINERS):
         raise UnreadableClip(path, "not a video file (no AVI, MP4, MOV, Matroska, WebM, MPEG, FLV, WMV or Ogg)")
     if "%" in os.path.basename(path) and path.lower().endswith(PICTURE_SUFFIXES):
         raise UnreadableClip(path, "a video's name must not be a pattern of picture names")
+    return status
 
 
 def _open_quietly(path: str) -> cv2.VideoCapture:
@@ -206,7 +202,8 @@ def _check_size(path: str, width: int, height: int) -> None:
 
 
 def _decode_jpeg(path: str) -> Optional[np.ndarray]:
-    """One JPEG file -> (H, W, BGR), its size checked before it is decoded."""
+    """One JPEG file -> (H, W, 3), its size checked before it is decoded."""
+    _regular_file(path)
     data = _file_bytes(path)
     if not data.startswith(JPEG_START):
         raise UnreadableClip(path, "not a JPEG file")
@@ -214,7 +211,7 @@ def _decode_jpeg(path: str) -> Optional[np.ndarray]:
         raise UnreadableClip(path, "the JPEG file is cut off")
     height, width = _jpeg_size(data)
     _check_size(path, width, height)
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), JPEG_FLAGS)
 
 
 def _jpeg_size(data: bytes) -> List[int]:

@@ -1,10 +1,19 @@
 """The rows of a data set, packed: no Python object a row, so that a million of them weigh little in every worker."""
 import os
-from typing import Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 KINDS = ("video", "rawframes")
+
+
+class VideoFacts(NamedTuple):
+    """What the index knows of one video file."""
+
+    num_frames: int  # frames that decode correctly, from frame 0 on
+    size: int  # bytes and
+    mtime_ns: int  # time of change of the file as it was examined
+    key_frames: Tuple[int, ...]  # frames at which a seek was seen to be exact; empty: read from the start
 
 
 class VideoList:
@@ -56,6 +65,10 @@ class VideoList:
         if self._frame_counts is None or self._frame_counts[index] <= 0:
             return None
         return int(self._frame_counts[index])
+
+    def facts(self, index: int) -> Optional[VideoFacts]:
+        """What the index knows of the row's file, None where it knows nothing."""
+        return None
 
 
 def _check_relative(path: str) -> None:
