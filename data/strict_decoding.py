@@ -19,6 +19,7 @@ NONE_SUSPECT = 1 << 62
 MOST_REORDERED = 16  # frames; more than H.264 lets a picture wait for others
 ERRORS = "explode+crccheck+bitstream+buffer"
 TIMED = ("h264", "hevc")  # of which each packet in an MP4 file is a frame
+PROMPT, NO_FRAME = ("mpeg4", "mjpeg"), 64  # codings without long reordering; bytes of a packet that stands for no frame
 OPTIONS = {"err_detect": ERRORS, "format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # The chunks of an AVI file: pieces of a stream named by its number, index pieces, and the headers' own.
 STREAM_CHUNK = re.compile(rb"(\d\d)(?:d[bcd]|wb|pc|tx|sb|iv)\Z")
@@ -71,6 +72,7 @@ class _Pass:
         self.suspect_from = NONE_SUSPECT
         self.gap: Optional[int] = None
         self.last_time = -NONE_SUSPECT
+        self.full_packets, self.packed = 0, False
         self.times: Optional[List[int]] = None  # a heap: of packets whose frames are to come, where each has one
 
     def take(self, packet: Any) -> None:
@@ -92,6 +94,7 @@ class _Pass:
                 raise ValueError("the frame before it is missing")
             self.done += 1
         self.packets += packet.size > 0
+        self._watch_lag(packet)
 
     def _doubt(self, place: int) -> None:
         self.suspect_from = max(0, min(self.suspect_from, place))
@@ -114,6 +117,18 @@ class _Pass:
             if self.since_gap > MOST_REORDERED:
                 self._doubt(self.gap)
                 raise ValueError("the time of a frame hereabouts is damaged")
+
+    def _watch_lag(self, packet: Any) -> None:
+        """In these codings a packet gives its frame at once, or after the next one; tiny packets stand for no frame.
+
+        Where B-frames are packed, two to a packet, nothing can be said.
+        """
+        codec = packet.stream.codec_context
+        self.full_packets += packet.size > NO_FRAME
+        self.packed = self.packed or self.done > self.full_packets
+        if packet.size and codec.name in PROMPT and not self.packed and (
+                self.full_packets - self.done > bool(codec.has_b_frames)):
+            raise ValueError("its packet gives no frame")
 
     def end(self, stated: int) -> None:
         """All packets are through, of `stated` in the container's head. ValueError where one is missing."""
