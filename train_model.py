@@ -161,9 +161,10 @@ class Job:
             self._resume()
 
     def failed(self, failures: Sequence[Tuple[str, str]]) -> None:
-        """Names each video that cannot be read once; stops the run beyond the budget."""
+        """Names each video that cannot be read once, whichever process met it; stops the run beyond the budget."""
         for path, reason in self.ledger.add(failures):
-            LOGGER.warning("cannot be read: %s (%s)", path, reason)
+            if self.runtime.ranks.rank == 0:
+                LOGGER.warning("cannot be read: %s (%s)", path, reason)
 
     def state_dict(self) -> Dict[str, torch.Tensor]:
         """The weights as they are saved: fp32, master weights where there are any."""
@@ -221,6 +222,7 @@ class Job:
         try:
             log_to(Path(config.log_file) if config.log_file else self.folder / "train.log")
             self.record.open()
+            self.ledger.open()
             self._execute()
         finally:
             self.streams.close()

@@ -1,7 +1,9 @@
 """The ledger of videos that cannot be read, and the budget that stops a run before it learns from what is left."""
+import fcntl
 import json
+import os
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import BinaryIO, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 Failure = Tuple[str, str]  # (path, reason)
 NAMED_AT_MOST = 20
@@ -15,7 +17,9 @@ class BadVideoLedger:
     """Counts unreadable videos of a data set of `total`; each path counts once, however often it is met.
 
     More than `budget` (a share of `total`) of them stops the run, with `strict` the first one does. `path` names
-    a file to which each is appended as a line of JSON: path, reason.
+    a file to which each is appended once as a line of JSON: path, reason. The processes of a run share that file: each
+    takes over what the others wrote, so that the budget is the run's. What stood there before `open` is not written
+    again, and does not count: it may have been mended.
     """
 
     def __init__(self, total: int, budget: float = 0.01, strict: bool = False,
@@ -27,6 +31,8 @@ class BadVideoLedger:
         self.strict = strict
         self.path = path
         self._reasons: Dict[str, str] = {}
+        self._written: Set[str] = set()
+        self._place = 0  # in the file: what stands before is known
 
     @property
     def count(self) -> int:
@@ -38,22 +44,58 @@ class BadVideoLedger:
         """All of them, in the order met."""
         return list(self._reasons.items())
 
-    def add(self, failures: Iterable[Sequence[str]]) -> List[Failure]:
-        """Takes the failures of a batch; returns those met for the first time, to be logged once.
+    def open(self) -> None:
+        """Takes note of what an earlier part of the run has written."""
+        if self.path is not None and os.path.exists(self.path):
+            with open(self.path, "rb") as file:
+                self._read_on(file)
+
+    def add(self, failures: Iterable[Sequence[str]] = ()) -> List[Failure]:
+        """Takes the failures of a batch, and those of the other processes; returns what is new, to be logged once.
 
         Raises BadVideoBudgetExceeded, after writing them down, where the budget is used up.
         """
-        fresh: List[Failure] = []
+        before = self.count
+        met: Dict[str, str] = {}
         for path, reason in failures:
             if path not in self._reasons:
-                self._reasons[path] = reason
-                fresh.append((path, reason))
-        if fresh and self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in fresh)
-        if fresh and (self.strict or self.count > self.budget * self.total):
+                met.setdefault(path, reason)
+        mine = list(met.items())
+        fresh = mine if self.path is None else self._share(mine)
+        self._reasons.update(mine)
+        if self.count > before and (self.strict or self.count > self.budget * self.total):
             raise BadVideoBudgetExceeded(self._message())
         return fresh
+
+    def _share(self, mine: List[Failure]) -> List[Failure]:
+        """Reads what others have written, writes what they have not; returns both."""
+        assert self.path is not None
+        if not mine and (not os.path.exists(self.path) or os.path.getsize(self.path) == self._place):
+            return []
+        with open(self.path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            others = self._read_on(file)
+            fresh = [failure for failure in mine if failure[0] not in self._written]
+            lines = "".join(json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in fresh)
+            file.write(lines.encode("utf-8"))
+            self._place = file.tell()
+        self._written.update(path for path, _ in fresh)
+        self._reasons.update(others)
+        return others + fresh
+
+    def _read_on(self, file: BinaryIO) -> List[Failure]:
+        """The lines that were added since the last look."""
+        file.seek(self._place)
+        found: List[Failure] = []
+        for line in file:
+            try:
+                row = json.loads(line.decode("utf-8"))
+                found.append((row["path"], row["reason"]))
+            except (ValueError, KeyError, TypeError):  # torn by a kill
+                continue
+        self._place = file.tell()
+        self._written.update(path for path, _ in found)
+        return found
 
     def _message(self) -> str:
         allowed = "none is allowed (strict)" if self.strict else "%g %% are allowed" % (100 * self.budget)

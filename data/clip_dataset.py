@@ -122,10 +122,10 @@ class ClipDataset(Dataset):
         failures: List[Failure] = []
         states = partial(random_state, self.seed, epoch, sample, reuse=self._scratch)
         for row in self._rows_to_try(epoch, sample):
-            clip = self._train_clip(row, states, failures)
+            clip = self._train_clip(row, transform, states, failures)
             if clip is not None:
-                draw = transform.draw(clip.shape[1], clip.shape[2], states)
-                return ClipSample(transform.apply(clip, draw), self.videos.label(row), row, draw.hls, draw.jitter,
+                colour = transform.colour(states)
+                return ClipSample(clip, self.videos.label(row), row, colour.hls, colour.jitter,
                                   noise_key(self.seed, epoch, sample), True, tuple(failures), True)
         raise BadVideoBudgetExceeded("%d videos on end cannot be read; is the data set complete, and in place?\n%s"
                                      % (len(failures), named(failures)))
@@ -138,22 +138,26 @@ class ClipDataset(Dataset):
         for step in range(1, min(MOST_TRIES, len(order))):
             yield int(order[(place + step) % len(order)])
 
-    def _train_clip(self, row: int, states: States, failures: List[Failure]) -> Optional[np.ndarray]:
-        """The row's frames (T, H, W, C); None, and one entry in `failures`, where they cannot be read.
+    def _train_clip(self, row: int, transform: TrainAugmentation, states: States,
+                    failures: List[Failure]) -> Optional[np.ndarray]:
+        """The row's clip (T, crop, crop, C); None, and one entry in `failures`, where it cannot be read.
 
         What is known of a row is its frame count alone, never that a read of it failed: so that a clip is the same
         whatever was read before.
         """
+        cut = partial(transform.cut, states=states)
         try:
             reader = self._open(row)
-            return reader.read(random_clip(reader.num_frames, self.clip_length, self.interval, states("clip")))
+            indices = random_clip(reader.num_frames, self.clip_length, self.interval, states("clip"))
+            return reader.read(indices, cut)
         except UnreadableClip as error:
             failures.append(self._failure(row, error))
             readable = error.readable
         if not readable:
             return None
         try:
-            return self._open(row).read(random_clip(readable, self.clip_length, self.interval, states("clip again")))
+            indices = random_clip(readable, self.clip_length, self.interval, states("clip again"))
+            return self._open(row).read(indices, cut)
         except UnreadableClip:
             return None
 
@@ -165,16 +169,18 @@ class ClipDataset(Dataset):
             indices = even_clip(reader.num_frames, self.clip_length, self.interval, self.num_clips, number)
             if self.repeat_frame is not None:
                 indices = [indices[self.repeat_frame]] * self.clip_length
-            clip = transform.apply(reader.read(indices))
+            clip = reader.read(indices, transform.cut)
         except UnreadableClip as error:
             failures = (self._failure(row, error),)
             clip = np.zeros((self.clip_length, transform.crop, transform.crop, 3), np.uint8)
         return ClipSample(clip, self.videos.label(row), row, NO_SHIFT, NO_JITTER, 0, not failures, failures, False)
 
     def _open(self, row: int) -> Reader:
-        known = self.videos.num_frames(row) or int(self._frame_counts[row]) or None
-        reader = open_clip(self.videos.path(row), self.videos.kind, known)
-        self._frame_counts[row] = reader.num_frames
+        counted = int(self._frame_counts[row])
+        known = counted or self.videos.num_frames(row)
+        reader = open_clip(self.videos.path(row), self.videos.kind, known, None if counted else self.videos.facts(row))
+        if reader.facts is None:  # facts must be held against the file each time
+            self._frame_counts[row] = reader.num_frames
         return reader
 
     def _failure(self, row: int, error: UnreadableClip) -> Failure:

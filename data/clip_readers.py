@@ -1,64 +1,66 @@
 """Frames of one video by exact index: a video file decoded with OpenCV, or a folder of numbered JPEG files.
 
-Both give the frames that a decode from frame 0 gives. Layout: T frame, H, W, C = R, G, B.
+Both give the frames that a decode from frame 0 gives.
 """
 import contextlib
 import os
 import re
 import stat
-from typing import Dict, Iterator, List, Optional, Sequence, Union
+from bisect import bisect_right
+from typing import Iterator, List, Optional, Sequence
 
 import cv2
 import numpy as np
 
 from data.containers import HEAD, OPENCV_OPTIONS, refusal, size_refusal
+from data.reader import Frames, Reader, UnreadableClip, readable_before
 from data.strict_decoding import sound_part, strict_decoder
+from data.video_list import VideoFacts
 
+SEEK_MARGIN = 16  # frames before its target at which OpenCV's seek starts to decode
+SEEK_GAIN = 16  # frames that must be saved for a seek to be worth its own cost
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# JPEG is decoded to R, G, B at once where this OpenCV can.
+JPEG_FLAGS = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+JPEG_BLUE_FIRST = not hasattr(cv2, "IMREAD_COLOR_RGB")
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments that state height and width
 
 
-class UnreadableClip(Exception):
-    """`path` cannot be read, for `reason`; of its video the frames before `readable` were not seen to be broken."""
-
-    def __init__(self, path: str, reason: str, readable: int = 0) -> None:
-        super().__init__(path, reason, readable)
-        self.path = path
-        self.reason = reason
-        self.readable = readable
-
-    def __str__(self) -> str:
-        return "%s: %s" % (self.path, self.reason)
-
-
-class VideoFile:
+class VideoFile(Reader):
     """A video file. Without `num_frames` the frames that can be decoded are counted, which takes a pass over the file;
     where there is a strict decoder, those before the first damaged one.
 
+    `facts`, where their size and time are the file's, come before `num_frames` and allow seeking.
     Raises UnreadableClip where the path is no regular file in a known container, or no frame can be decoded.
     """
 
-    def __init__(self, path: str, num_frames: Optional[int] = None) -> None:
+    def __init__(self, path: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None) -> None:
         self.path = os.path.abspath(path)
-        _check_container(self.path)
+        status = _check_container(self.path)
+        if facts is not None and (facts.size, facts.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            self.facts, num_frames = facts, facts.num_frames
         self.num_frames = self._count() if num_frames is None else num_frames
+        if self.num_frames < 1:
+            raise UnreadableClip(self.path, "no frame can be decoded")
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The frames at `indices`, in any order, repeats allowed: (T, H, W, C) uint8 RGB.
-
-        Decodes from the first frame to the last one asked for, and converts only those asked for.
+    def frames(self, wanted: Sequence[int]) -> Frames:
+        """Decodes from the first frame, or from a key frame that saves much, to the last one wanted, and converts only
+        those wanted.
         """
-        places = _places(indices, self.num_frames, self.path)
-        clip = _Clip(len(indices))
+        first = seek_target(self.facts.key_frames, wanted[0]) if self.facts else 0
+        image = None
         with _opened(self.path) as capture:
-            for index in range(max(places) + 1):
+            if first:
+                capture.set(cv2.CAP_PROP_POS_FRAMES, first)
+            places = set(wanted)
+            for index in range(first, wanted[-1] + 1):
                 if not capture.grab():
                     raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames),
                                          readable=index)
                 if index in places:
-                    with _readable_before(index, self.path):
-                        clip.fill(places[index], capture.retrieve()[1], self.path)
-        return clip.frames
+                    with readable_before(index, self.path):
+                        image = capture.retrieve(image)[1]
+                    yield image
 
     def _count(self) -> int:
         count, complaint = 0, "no frame can be decoded"
@@ -73,23 +75,42 @@ class VideoFile:
         return count
 
 
-class RawFrames:
-    """A folder of JPEG files numbered from 1. Without `num_frames` the folder is listed and must have no gap."""
+def seek_target(key_frames: Sequence[int], wanted: int) -> int:
+    """The frame to seek to before `wanted` is read: an exact key frame where this saves decoding, else 0.
 
-    def __init__(self, path: str, num_frames: Optional[int] = None, template: str = "img_{:05d}.jpg") -> None:
+    OpenCV decodes its way to a target, from the last key frame that is sixteen frames or more before it.
+    """
+    place = bisect_right(key_frames, wanted)
+    if not place:
+        return 0
+    target = key_frames[place - 1]
+    start = bisect_right(key_frames, target - SEEK_MARGIN)
+    return target if start and key_frames[start - 1] >= SEEK_GAIN else 0
+
+
+class RawFrames(Reader):
+    """A folder of JPEG files numbered from 1. Without `num_frames` the folder is listed and must have no gap.
+
+    `facts`, where their time is the folder's, come before `num_frames`.
+    """
+
+    blue_first = JPEG_BLUE_FIRST
+
+    def __init__(self, path: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None,
+                 template: str = "img_{:05d}.jpg") -> None:
         self.path = os.path.abspath(path)
         self.template = template
+        if facts is not None and facts.mtime_ns == _status(self.path).st_mtime_ns:
+            self.facts, num_frames = facts, facts.num_frames
         self.num_frames = self._count() if num_frames is None else num_frames
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The frames at `indices` (0 is file 1), in any order, repeats allowed: (T, H, W, C) uint8 RGB."""
-        places = _places(indices, self.num_frames, self.path)
-        clip = _Clip(len(indices))
-        for index in sorted(places):
+    def frames(self, wanted: Sequence[int]) -> Frames:
+        """Frame 0 is file 1."""
+        for index in wanted:
             name = os.path.join(self.path, self.template.format(index + 1))
-            with _readable_before(index, name):
-                clip.fill(places[index], _decode_jpeg(name), name)
-        return clip.frames
+            with readable_before(index, name):
+                image = _decode_jpeg(name)
+            yield image
 
     def _count(self) -> int:
         before, after = re.split(r"\{.*?\}", self.template)
@@ -108,64 +129,28 @@ class RawFrames:
         return count
 
 
-Reader = Union[VideoFile, RawFrames]
+def open_clip(path: str, kind: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None) -> Reader:
+    """The reader of a row: `kind`, `num_frames` and `facts` as VideoList has them."""
+    return {"video": VideoFile, "rawframes": RawFrames}[kind](path, num_frames, facts)
 
 
-def open_clip(path: str, kind: str, num_frames: Optional[int] = None) -> Reader:
-    """The reader of a row: `kind` as in VideoList."""
-    return {"video": VideoFile, "rawframes": RawFrames}[kind](path, num_frames)
-
-
-class _Clip:
-    """The frames gathered so far; allocated when the first one says its size."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.frames = np.empty((0, 0, 0, 3), np.uint8)
-
-    def fill(self, places: List[int], frame: Optional[np.ndarray], path: str) -> None:
-        """Puts one decoded (H, W, BGR) frame at its places."""
-        if frame is None or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise UnreadableClip(path, "a frame cannot be decoded to 8-bit colour")
-        if not len(self.frames):
-            self.frames = np.empty((self.length,) + frame.shape, np.uint8)
-        if frame.shape != self.frames.shape[1:]:
-            raise UnreadableClip(path, "the frame size changes from %dx%d to %dx%d" % (
-                self.frames.shape[2], self.frames.shape[1], frame.shape[1], frame.shape[0]))
-        first = self.frames[places[0]]
-        cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=first)
-        for place in places[1:]:
-            self.frames[place] = first
-
-
-@contextlib.contextmanager
-def _readable_before(index: int, path: str) -> Iterator[None]:
-    """What fails in here fails at frame `index`, of OpenCV and of memory too; those before it are still worth a try."""
+def _status(path: str) -> os.stat_result:
     try:
-        yield
-    except UnreadableClip as error:
-        raise UnreadableClip(error.path, error.reason, index)
-    except (cv2.error, MemoryError) as error:
-        raise UnreadableClip(path, "frame %d cannot be decoded (%s)" % (index, error or "no memory left"), index)
+        return os.stat(path)
+    except OSError as error:
+        raise UnreadableClip(path, "the file cannot be read (%s)" % error.strerror)
 
 
-def _places(indices: Sequence[int], num_frames: int, path: str) -> Dict[int, List[int]]:
-    """Frame index -> its places in the clip."""
-    places: Dict[int, List[int]] = {}
-    for place, index in enumerate(indices):
-        if not 0 <= index < num_frames:
-            raise UnreadableClip(path, "frame %d asked for, the video has %d" % (index, num_frames))
-        places.setdefault(int(index), []).append(place)
-    if not places:
-        raise ValueError("no frame asked for from %s" % path)
-    return places
+def _regular_file(path: str) -> os.stat_result:
+    status = _status(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableClip(path, "not a regular file")
+    return status
 
 
 def _file_bytes(path: str, size: int = -1) -> bytes:
-    """The first `size` bytes, or all, of a regular file that is not empty."""
+    """The first `size` bytes, or all, of a file that is not empty."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnreadableClip(path, "not a regular file")
         with open(path, "rb") as file:
             data = file.read(size)
     except OSError as error:
@@ -175,10 +160,12 @@ def _file_bytes(path: str, size: int = -1) -> bytes:
     return data
 
 
-def _check_container(path: str) -> None:
+def _check_container(path: str) -> os.stat_result:
+    status = _regular_file(path)
     reason = refusal(os.path.basename(path), _file_bytes(path, HEAD))
     if reason:
         raise UnreadableClip(path, reason)
+    return status
 
 
 def _open_quietly(path: str) -> cv2.VideoCapture:
@@ -197,6 +184,14 @@ def _open_quietly(path: str) -> cv2.VideoCapture:
 
 
 @contextlib.contextmanager
+def open_capture(path: str) -> Iterator[cv2.VideoCapture]:
+    """The decoder that VideoFile reads with, for who looks at a file from end to end. UnreadableClip as there."""
+    _check_container(path)
+    with _opened(path) as capture:
+        yield capture
+
+
+@contextlib.contextmanager
 def _opened(path: str) -> Iterator[cv2.VideoCapture]:
     """The open video, its frame size checked, closed in the end."""
     capture = _open_quietly(path)
@@ -210,14 +205,6 @@ def _opened(path: str) -> Iterator[cv2.VideoCapture]:
         capture.release()
 
 
-@contextlib.contextmanager
-def open_capture(path: str) -> Iterator[cv2.VideoCapture]:
-    """The decoder that VideoFile reads with, for who looks at a file from end to end. UnreadableClip as there."""
-    _check_container(path)
-    with _opened(path) as capture:
-        yield capture
-
-
 def _check_size(path: str, width: int, height: int) -> None:
     reason = size_refusal(width, height)
     if reason:
@@ -225,7 +212,8 @@ def _check_size(path: str, width: int, height: int) -> None:
 
 
 def _decode_jpeg(path: str) -> Optional[np.ndarray]:
-    """One JPEG file -> (H, W, BGR), its size checked before it is decoded."""
+    """One JPEG file -> (H, W, 3), its size checked before it is decoded."""
+    _regular_file(path)
     data = _file_bytes(path)
     if not data.startswith(JPEG_START):
         raise UnreadableClip(path, "not a JPEG file")
@@ -233,7 +221,7 @@ def _decode_jpeg(path: str) -> Optional[np.ndarray]:
         raise UnreadableClip(path, "the JPEG file is cut off")
     height, width = _jpeg_size(data)
     _check_size(path, width, height)
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), JPEG_FLAGS)
 
 
 def _jpeg_size(data: bytes) -> List[int]:

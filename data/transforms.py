@@ -1,9 +1,10 @@
 """The host's part of the augmentation: scale, crop and flip on uint8 clips, and the scalars of the device's part.
 
-Each random transform is a draw(random state) -> parameters and an apply(clip, parameters). The reference's rounding
-and order of draws are kept, so that its random streams give its pictures. T frame, H, W, C = R, G, B.
+Each random transform is a draw(random state) -> parameters; what happens to the frames is a Cut, which a reader applies
+to each frame as it is decoded. The reference's rounding and order of draws are kept, so that its random streams give
+its pictures. T frame, H, W, C = R, G, B.
 """
-from typing import Callable, NamedTuple, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -24,16 +25,28 @@ class Window(NamedTuple):
     height: int
 
 
-class ClipDraw(NamedTuple):
-    """Everything random about one training clip, the same for all its frames."""
+class Cut(NamedTuple):
+    """What becomes of each frame of a clip: resized to `width` x `height`, of that the window, mirrored for `flip`."""
 
     width: int
     height: int
-    left: int
-    top: int
-    flip: bool
+    window: Window
+    flip: bool = False
+
+
+CutOf = Callable[[int, int], Cut]  # (height, width) of the frames -> what to cut out of them
+
+
+class Colour(NamedTuple):
+    """What the device does to one clip: offsets of H, L and S, and the range of the pixel noise."""
+
     hls: Tuple[int, int, int]
     jitter: Tuple[float, float]
+
+
+def whole_frame(height: int, width: int) -> Cut:
+    """The frame as it is."""
+    return Cut(width, height, Window(0, 0, width, height))
 
 
 def draw_scale(width: int, height: int, short_side: Tuple[int, int], random_state: RandomState) -> Tuple[int, int]:
@@ -70,19 +83,43 @@ def draw_jitter(random_state: RandomState, reach: float = JITTER_REACH) -> Tuple
     return float(low), float(high)
 
 
-def resized_window(frame: np.ndarray, size: Tuple[int, int], window: Window) -> np.ndarray:
-    """The window of the frame (H, W, C) as resized, bilinear, to `size` = (width, height); a view.
+class FrameCutter:
+    """Applies a cut to frames (H, W, C) uint8 of one size; keeps its intermediate picture for the next frame."""
 
-    Equals resizing and then cutting: what lies right of the window and below it is left out beforehand, which moves
-    no sampling point while the scale is given as it is for the whole frame.
-    """
-    high, wide = frame.shape[:2]
-    if (wide, high) != size:
-        scale_x, scale_y = size[0] / wide, size[1] / high
-        columns = int((window.left + window.width) / scale_x) + 2
-        rows = int((window.top + window.height) / scale_y) + 2
-        frame = cv2.resize(frame[:rows, :columns], None, fx=scale_x, fy=scale_y, interpolation=cv2.INTER_LINEAR)
-    return frame[window.top:window.top + window.height, window.left:window.left + window.width]
+    def __init__(self, cut: Cut, height: int, width: int) -> None:
+        window = cut.window
+        self._cut = cut
+        self._resized: Optional[np.ndarray] = None
+        self._same = (width, height) == (cut.width, cut.height)
+        self._scale = cut.width / width, cut.height / height
+        # What lies right of the window and below it is left out beforehand. That moves no sampling point while the
+        # scale is given as it is for the whole frame, so the result equals resizing the frame and then cutting.
+        self._columns = int((window.left + window.width) / self._scale[0]) + 2
+        self._rows = int((window.top + window.height) / self._scale[1]) + 2
+
+    def apply(self, frame: np.ndarray, out: np.ndarray, blue_first: bool = False) -> None:
+        """Writes the cut (window's height, width, C = R, G, B) to `out`; `blue_first`: the frame is B, G, R."""
+        window = self._cut.window
+        if not self._same:
+            frame = self._resized = cv2.resize(
+                frame[:self._rows, :self._columns], None, dst=self._resized, fx=self._scale[0], fy=self._scale[1],
+                interpolation=cv2.INTER_LINEAR)
+        part = frame[window.top:window.top + window.height, window.left:window.left + window.width]
+        if blue_first:
+            part = cv2.cvtColor(part, cv2.COLOR_BGR2RGB, dst=out)
+        if self._cut.flip:
+            cv2.flip(part, 1, dst=out)
+        elif not blue_first:
+            out[...] = part
+
+
+def cut_clip(clip: np.ndarray, cut: Cut) -> np.ndarray:
+    """(T, H, W, C) uint8 -> the cut of each frame, newly allocated."""
+    out = np.empty((len(clip), cut.window.height, cut.window.width, clip.shape[3]), np.uint8)
+    cutter = FrameCutter(cut, clip.shape[1], clip.shape[2])
+    for frame, target in zip(clip, out):
+        cutter.apply(frame, target)
+    return out
 
 
 def short_side_size(width: int, height: int, short_side: int) -> Tuple[int, int]:
@@ -113,25 +150,16 @@ class TrainAugmentation:
         self.crop = crop
         self.short_side = short_side
 
-    def draw(self, height: int, width: int, states: States) -> ClipDraw:
-        """All parameters of one clip; `states(name)` gives the generator of scale, crop, flip, hls and jitter."""
+    def cut(self, height: int, width: int, states: States) -> Cut:
+        """The cut of one clip with frames of this size; `states(name)` gives the generator of scale, crop and flip."""
         wide, high = draw_scale(width, height, self.short_side, states("scale"))
         left, top = draw_crop(wide, high, (self.crop, self.crop), states("crop"))
-        return ClipDraw(wide, high, left, top, draw_flip(states("flip")), draw_hls(states("hls")),
-                        draw_jitter(states("jitter")))
+        return Cut(wide, high, Window(left, top, self.crop, self.crop), draw_flip(states("flip")))
 
-    def apply(self, clip: np.ndarray, draw: ClipDraw) -> np.ndarray:
-        """(T, H, W, C) uint8 -> (T, crop, crop, C) uint8, newly allocated."""
-        crop = self.crop
-        out = np.empty((len(clip), crop, crop, clip.shape[3]), np.uint8)
-        window = Window(draw.left, draw.top, crop, crop)
-        for frame, target in zip(clip, out):
-            cut = resized_window(frame, (draw.width, draw.height), window)
-            if draw.flip:
-                cv2.flip(cut, 1, dst=target)
-            else:
-                target[...] = cut
-        return out
+    @staticmethod
+    def colour(states: States) -> Colour:
+        """The device's part for one clip, from the generators of hls and jitter."""
+        return Colour(draw_hls(states("hls")), draw_jitter(states("jitter")))
 
 
 class EvalTransform:
@@ -142,12 +170,7 @@ class EvalTransform:
         self.crop = crop
         self.short_side = short_side
 
-    def apply(self, clip: np.ndarray) -> np.ndarray:
-        """(T, H, W, C) uint8 -> (T, crop, crop, C) uint8, newly allocated."""
-        crop = self.crop
-        size = short_side_size(clip.shape[2], clip.shape[1], self.short_side)
-        window = Window(*center_crop(size[0], size[1], (crop, crop)), crop, crop)
-        out = np.empty((len(clip), crop, crop, clip.shape[3]), np.uint8)
-        for frame, target in zip(clip, out):
-            target[...] = resized_window(frame, size, window)
-        return out
+    def cut(self, height: int, width: int) -> Cut:
+        """The cut of clips with frames of this size."""
+        wide, high = short_side_size(width, height, self.short_side)
+        return Cut(wide, high, Window(*center_crop(wide, high, (self.crop, self.crop)), self.crop, self.crop))

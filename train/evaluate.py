@@ -7,6 +7,7 @@ from torch import nn
 
 from train.amp import Precision
 from train.distributed import all_reduce_sum
+from train.log import LOGGER
 from train.metrics import ClassificationMetrics, Scores
 from train.prefetch import Prefetcher
 
@@ -34,4 +35,8 @@ def evaluate(model: nn.Module, batches: Iterable[Any], transform: Callable[[Any]
                 metrics.update(logits, batch.label, batch.readable)
     finally:
         model.train(was_training)
-    return metrics.compute(all_reduce_sum)
+    scores = metrics.compute(all_reduce_sum)
+    if scores.unreadable:
+        LOGGER.info("evaluation: %d of %d videos cannot be read; each counts as an error",
+                    scores.unreadable, scores.total)
+    return scores

@@ -73,11 +73,13 @@ class Trainer:
         self.metrics.update(logits, batch.label)
         return applied
 
-    def refine_batchnorm(self, batches: Any) -> int:
+    def refine_batchnorm(self, batches: Any, failed: Callable[[Any], None]) -> int:
         """Precise BN over host batches: forward passes in training mode that change nothing but the statistics."""
 
         def forwards() -> Iterator[Callable[[], None]]:
             for batch in Prefetcher(batches, self.precision.device):
+                if batch.failures:
+                    failed(batch.failures)
                 yield functools.partial(self._forward, batch)
 
         return reestimate_statistics(self.module, forwards(), all_reduce_sum)
@@ -104,7 +106,7 @@ class Run:
 
     `data` has training(epoch, samples, steps), statistics(epoch, steps) and evaluation(), which give host batches, and
     evaluation_steps; `record` has interval(...), epoch(...) and shows_progress (every process calls it, rank 0 writes);
-    `failed` takes the videos of a batch that could not be read.
+    `failed` takes the videos of a batch that could not be read; without any, it looks for those of other processes.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan, data: Any, record: Any, meter: SpeedMeter,
@@ -124,7 +126,7 @@ class Run:
                 position.epoch, position.samples = position.epoch + 1, 0
             if self.plan.precise_bn:
                 steps = min(PRECISE_BN_STEPS, self.plan.steps_per_epoch)
-                self.trainer.refine_batchnorm(self.data.statistics(position.epoch, steps))
+                self.trainer.refine_batchnorm(self.data.statistics(position.epoch, steps), self.failed)
             average_buffers(self.trainer.module)
             scores = self.evaluate()
             last = position.step >= self.plan.last_step
@@ -135,7 +137,9 @@ class Run:
     def evaluate(self) -> Scores:
         """Scores over every test video."""
         batches = progress(self.data.evaluation(), self.data.evaluation_steps, "evaluate", self.record.shows_progress)
-        return evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
+        scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
+        self.failed(())
+        return scores
 
     def _train_epoch(self, position: Position) -> None:
         self.trainer.model.train()
@@ -160,6 +164,7 @@ class Run:
         self.meter.pause()
 
     def _report(self, position: Position) -> None:
+        self.failed(())  # what other processes met
         scores = self.trainer.metrics.compute(all_reduce_sum)
         self.trainer.metrics.reset()
         self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval())

@@ -95,9 +95,8 @@ class RunRecord:
 
 def describe_scores(scores: Scores) -> str:
     """One line of an evaluation."""
-    text = "top-1 %.2f %%  top-5 %.2f %%  loss %.4f  on %d videos" % (100 * scores.top1, 100 * scores.top5, scores.loss,
+    return "top-1 %.2f %%  top-5 %.2f %%  loss %.4f  on %d videos" % (100 * scores.top1, 100 * scores.top5, scores.loss,
                                                                       scores.total)
-    return text + ("  (%d of them unreadable, counted as errors)" % scores.unreadable if scores.unreadable else "")
 
 
 def table_lines(result: Mapping[str, Any]) -> List[str]:

@@ -1,4 +1,5 @@
 """Clips from rows: keyed draws, labels that stay with their frames, broken rows replaced and named."""
+import os
 import pickle
 import shutil
 
@@ -12,8 +13,8 @@ from data.bad_videos import BadVideoBudgetExceeded
 from data.clip_dataset import ClipBatch, ClipDataset, collate_clips
 from data.clip_sampling import even_clip, random_clip
 from data.randomness import noise_key, random_state
-from data.transforms import EvalTransform, TrainAugmentation
-from data.video_list import VideoList
+from data.transforms import EvalTransform, TrainAugmentation, cut_clip, whole_frame
+from data.video_list import VideoFacts, VideoList
 
 NAMES = sorted(FRAMES)
 AUGMENTATION = TrainAugmentation(32, (32, 48))
@@ -22,8 +23,8 @@ AUGMENTATION = TrainAugmentation(32, (32, 48))
 class WholeFrames(EvalTransform):
     """Leaves the frames as they are, so that they can say their index."""
 
-    def apply(self, clip):
-        return clip
+    def cut(self, height, width):
+        return whole_frame(height, width)
 
 
 @pytest.fixture
@@ -58,9 +59,8 @@ def test_a_training_clip_follows_from_its_key():
         return random_state(1, 3, 2, stream)
     indices = random_clip(FRAMES[NAMES[2]], 4, 5, states("clip"))
     frames = np.stack(decode_all(FILMS / NAMES[2]))[indices][..., ::-1]
-    draw = AUGMENTATION.draw(96, 128, states)
-    assert np.array_equal(sample.clip, AUGMENTATION.apply(np.ascontiguousarray(frames), draw))
-    assert sample.hls == draw.hls and sample.jitter == draw.jitter and sample.noise_key == noise_key(1, 3, 2)
+    assert np.array_equal(sample.clip, cut_clip(np.ascontiguousarray(frames), AUGMENTATION.cut(96, 128, states)))
+    assert (sample.hls, sample.jitter) == AUGMENTATION.colour(states) and sample.noise_key == noise_key(1, 3, 2)
 
 
 def test_same_key_same_clip_other_key_other_clip():
@@ -136,7 +136,7 @@ def test_a_broken_training_row_gives_way_to_the_next_of_the_epochs_order(broken_
 
 def expected_clip(name, indices, sample, epoch=0):
     frames = np.ascontiguousarray(np.stack(decode_all(FILMS / name))[indices][..., ::-1])
-    return AUGMENTATION.apply(frames, AUGMENTATION.draw(96, 128, lambda stream: random_state(1, epoch, sample, stream)))
+    return cut_clip(frames, AUGMENTATION.cut(96, 128, lambda stream: random_state(1, epoch, sample, stream)))
 
 
 def test_replaced_frames_are_those_of_the_replacing_row(broken_root):
@@ -211,13 +211,27 @@ def test_frames_are_counted_once(monkeypatch):
     counted = []
     count = clip_dataset.open_clip
 
-    def watched(path, kind, num_frames):
+    def watched(path, kind, num_frames, facts):
         counted.append(num_frames)
-        return count(path, kind, num_frames)
+        return count(path, kind, num_frames, facts)
     monkeypatch.setattr(clip_dataset, "open_clip", watched)
     dataset = training()
     dataset[(0, 5)], dataset[(1, 5)], pickle.loads(pickle.dumps(dataset))[(2, 5)]
     assert counted == [None, 70, 70] or counted == [None, 72, 72]
+
+
+def test_facts_are_held_against_the_file_each_time(tmp_path, monkeypatch):
+    path = tmp_path / NAMES[0]
+    shutil.copyfile(str(FILMS / NAMES[0]), str(path))
+    status = os.stat(str(path))
+    facts = VideoFacts(25, status.st_size, status.st_mtime_ns, ())
+    videos = VideoList(str(tmp_path), [NAMES[0]], [0])
+    monkeypatch.setattr(videos, "facts", lambda row: facts)
+    dataset = ClipDataset(videos, 4, 5, WholeFrames(32, 32), 0, training=False)
+    assert [said_index(frame) for frame in dataset[(0, 0)].clip] == even_clip(25, 4, 5)
+    os.utime(str(path), (1, 1))
+    for _ in range(2):  # counted anew, and that count stays
+        assert [said_index(frame) for frame in dataset[(0, 0)].clip] == even_clip(FRAMES[NAMES[0]], 4, 5)
 
 
 def test_collate():

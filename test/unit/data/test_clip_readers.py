@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from film_numbers import FILMS, FRAMES, decode_all, said_index, write_frames
 
-from data import containers
-from data.clip_readers import RawFrames, UnreadableClip, VideoFile, open_clip
+from data import clip_readers, containers
+from data.clip_readers import RawFrames, VideoFile, open_clip, seek_target
+from data.reader import UnreadableClip
+from data.transforms import Cut, Window, cut_clip
+from data.video_list import VideoFacts
 
 NAMES = pytest.mark.parametrize("name", sorted(FRAMES))
 
@@ -35,6 +38,76 @@ def test_frames_equal_those_of_a_decode_from_the_start(name, indices):
     assert np.array_equal(clip, np.stack([frames[index][:, :, ::-1] for index in indices]))
     assert [said_index(frame) for frame in clip] == indices
     assert clip.flags.c_contiguous
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("kind", ["video", "rawframes"])
+def test_reading_and_cutting_at_once_equals_one_after_the_other(kind, flip, tmp_path):
+    path = FILMS / "xvid_packed_b.avi"
+    if kind == "rawframes":
+        path = write_frames(tmp_path / "frames", decode_all(path))
+    reader, indices, sizes = open_clip(str(path), kind), [60, 3, 3, 17], []
+
+    def cut_of(height, width):
+        sizes.append((height, width))
+        return Cut(150, 101, Window(20, 5, 64, 48), flip)
+    whole = reader.read(indices)
+    clip = reader.read(indices, cut_of)
+    assert sizes == [(96, 128)] and clip.shape == (4, 48, 64, 3) and clip.flags.c_contiguous
+    assert np.array_equal(clip, cut_clip(whole, cut_of(96, 128)))
+
+
+def facts_of(path, num_frames, key_frames=(), late=0):
+    status = os.stat(str(path))
+    return VideoFacts(num_frames, status.st_size, status.st_mtime_ns + late, key_frames)
+
+
+def test_facts_come_before_a_count_while_they_are_of_this_file():
+    path = FILMS / "mjpeg.avi"
+    facts = facts_of(path, 30)
+    video = open_clip(str(path), "video", 72, facts)
+    assert video.num_frames == 30 and video.facts is facts
+    for stale in (facts._replace(size=facts.size + 1), facts_of(path, 30, late=1)):
+        video = open_clip(str(path), "video", None, stale)
+        assert video.num_frames == 72 and video.facts is None
+        assert open_clip(str(path), "video", 71, stale).num_frames == 71
+    with pytest.raises(UnreadableClip, match="no frame can be decoded"):
+        VideoFile(str(path), None, facts_of(path, 0))
+
+
+def test_facts_of_a_folder_hold_while_its_time_does(folder):
+    facts = facts_of(folder, 9)
+    assert open_clip(str(folder), "rawframes", None, facts).num_frames == 9
+    stale = RawFrames(str(folder), None, facts._replace(mtime_ns=5))
+    assert stale.num_frames == 12 and stale.facts is None
+    with pytest.raises(UnreadableClip, match="No such file"):
+        RawFrames(str(folder / "gone"), None, facts)
+
+
+@pytest.mark.parametrize("name, keys", [("mpeg4_gop12.avi", range(12, 72, 12)), ("mjpeg.avi", range(1, 72))])
+def test_a_seek_gives_the_frames_of_a_decode_from_the_start(name, keys, monkeypatch):
+    path, targets, target_of = FILMS / name, [], seek_target
+    monkeypatch.setattr(clip_readers, "seek_target", lambda *words: targets.append(target_of(*words)) or targets[-1])
+    frames = decode_all(path)
+    video = VideoFile(str(path), None, facts_of(path, 72, tuple(keys)))
+    for first in (0, 11, 12, 35, 36, 40, 47, 48, 59, 70):
+        clip = video.read([71, first, first + 1])
+        assert np.array_equal(clip, np.stack([frames[index][:, :, ::-1] for index in (71, first, first + 1)]))
+    assert targets[0] == 0 and targets[-1] == max(keys[0], max(key for key in keys if key <= 70))
+
+
+@pytest.mark.parametrize("keys, wanted, target", [
+    ((), 500, 0), ((12, 24, 36, 48), 11, 0), ((12, 24, 36, 48), 40, 0), ((12, 24, 36, 48), 48, 48),
+    ((250, 500), 260, 0), ((250, 500), 510, 500), ((250, 500), 499, 0), (tuple(range(1, 100)), 90, 90),
+    (tuple(range(1, 100)), 20, 0)])
+def test_seeks_are_made_where_they_save_decoding(keys, wanted, target):
+    assert seek_target(keys, wanted) == target
+
+
+def test_a_source_that_gives_too_few_frames_is_refused(monkeypatch):
+    monkeypatch.setattr(VideoFile, "frames", lambda self, wanted: (image for image in ()))
+    with pytest.raises(UnreadableClip, match="cannot be decoded to 8-bit colour"):
+        VideoFile(str(FILMS / "mjpeg.avi"), 72).read([3])
 
 
 def test_colours_are_red_green_blue(tmp_path):

@@ -11,7 +11,7 @@ from film_numbers import UNIT
 from data import device_transforms
 from data.clip_dataset import ClipBatch
 from data.device_transforms import DeviceTransform, clip_noise, hls_jitter, normalize, pixel_jitter
-from data.transforms import EvalTransform, TrainAugmentation
+from data.transforms import EvalTransform, TrainAugmentation, cut_clip
 
 sys.path.insert(0, str(UNIT / "golden"))
 import formula
@@ -60,16 +60,16 @@ def test_training_chain_as_the_reference(height, width):
     states = {name: np.random.RandomState(1 + i) for i, name in enumerate(("scale", "crop", "flip", "hls", "jitter"))}
     augmentation = TrainAugmentation(224, (224, 340))
     for call in range(2):
-        draw = augmentation.draw(height, width, states.__getitem__)
-        noise = states["jitter"].uniform(draw.jitter[0], draw.jitter[1], (224, 224, 24)).astype(np.float32)
-        crop = planar(augmentation.apply(clip, draw))
-        out = normalize(pixel_jitter(hls_jitter(crop, torch.tensor([draw.hls])), planar(frames_of(noise))))
+        cut, colour = augmentation.cut(height, width, states.__getitem__), augmentation.colour(states.__getitem__)
+        noise = states["jitter"].uniform(*colour.jitter, (224, 224, 24)).astype(np.float32)
+        crop = planar(cut_clip(clip, cut))
+        out = normalize(pixel_jitter(hls_jitter(crop, torch.tensor([colour.hls])), planar(frames_of(noise))))
         check_golden("pipeline_train_%dx%d_c%d" % (height, width, call), out[0].numpy())
 
 
 @pytest.mark.parametrize("height, width", [(240, 320), (320, 240)])
 def test_evaluation_chain_as_the_reference(height, width):
-    clip = EvalTransform(224, 256).apply(frames_of(formula.make_clip(height, width, 8)))
+    clip = cut_clip(frames_of(formula.make_clip(height, width, 8)), EvalTransform(224, 256).cut(height, width))
     out = DeviceTransform()(batch_of(clip[None], augmented=False))
     check_golden("pipeline_val_%dx%d_c0" % (height, width), out[0].numpy())
 

@@ -8,7 +8,7 @@ import pytest
 from film_numbers import UNIT
 
 from data import transforms
-from data.transforms import EvalTransform, TrainAugmentation, Window
+from data.transforms import Cut, EvalTransform, FrameCutter, TrainAugmentation, Window, cut_clip, whole_frame
 
 ARRAYS = np.load(str(UNIT / "golden" / "e_transforms.npz"))
 FACTS = json.loads((UNIT / "golden" / "e_transforms.json").read_text())["fingerprints"]
@@ -32,8 +32,8 @@ def check(name, image):
     assert hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() == FACTS[name]["sha256"], name
 
 
-def whole(frame, width, height):
-    return transforms.resized_window(frame, (width, height), Window(0, 0, width, height))
+def resized(clip, width, height):
+    return cut_clip(clip, Cut(width, height, Window(0, 0, width, height)))
 
 
 @SEEDS
@@ -41,7 +41,7 @@ def test_scale(seed):
     state = np.random.RandomState(seed)
     for call in range(3):
         width, height = transforms.draw_scale(80, 60, (40, 70), state)
-        image = image_of(np.stack([whole(frame, width, height) for frame in frames_of(CLIP)]))
+        image = image_of(resized(frames_of(CLIP), width, height))
         name = "RandomScale_s%d_c%d" % (seed, call)
         assert np.array_equal(image, ARRAYS[name])
         check(name, image)
@@ -69,7 +69,7 @@ def test_center_crop_and_resize(seed):
     check("CenterCrop_s%d_c0" % seed, CLIP[top:top + 41, left:left + 48])
     for name, side in (("int", 48), ("noop", 60), ("up", 90)):
         size = transforms.short_side_size(80, 60, side)
-        image = image_of(np.stack([whole(frame, *size) for frame in frames_of(CLIP)]))
+        image = image_of(resized(frames_of(CLIP), *size))
         check("Resize_%s_s%d_c0" % (name, seed), image)
 
 
@@ -106,39 +106,51 @@ def test_short_side_size():
 def test_crop_always_fits(height, width):
     augmentation = TrainAugmentation(32, (32, 48))
     for seed in range(200):
-        draw = augmentation.draw(height, width, lambda name, seed=seed: np.random.RandomState(seed))
-        assert 0 <= draw.left <= draw.width - 32 and 0 <= draw.top <= draw.height - 32
-        assert 33 <= min(draw.width, draw.height) <= 49
+        cut = augmentation.cut(height, width, lambda name, seed=seed: np.random.RandomState(seed))
+        assert 0 <= cut.window.left <= cut.width - 32 and 0 <= cut.window.top <= cut.height - 32
+        assert 33 <= min(cut.width, cut.height) <= 49 and cut.window[2:] == (32, 32)
 
 
-def test_apply_is_scale_then_crop_then_flip_of_every_frame():
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(50, 41), (60, 40)], ids=["scaled", "same"])
+def test_a_cut_is_scale_then_crop_then_flip_of_every_frame(flip, size):
     clip = np.random.RandomState(0).randint(0, 256, (3, 40, 60, 3)).astype(np.uint8)
-    draw = transforms.ClipDraw(50, 41, 7, 5, True, (0, 0, 0), (0.0, 0.0))
-    got = TrainAugmentation(24, (24, 48)).apply(clip, draw)
-    scaled = cv2.resize(image_of(clip), (50, 41), interpolation=cv2.INTER_LINEAR)
+    got = cut_clip(clip, Cut(*size, window=Window(7, 5, 24, 24), flip=flip))
+    expected = cv2.resize(image_of(clip), size, interpolation=cv2.INTER_LINEAR)[5:29, 7:31]
     assert got.flags.c_contiguous
-    assert np.array_equal(image_of(got), scaled[5:29, 7:31][:, ::-1])
-    assert np.array_equal(image_of(TrainAugmentation(24, (24, 48)).apply(clip, draw._replace(flip=False))),
-                          scaled[5:29, 7:31])
+    assert np.array_equal(image_of(got), expected[:, ::-1] if flip else expected)
+    before, out = clip.copy(), np.empty((24, 24, 3), np.uint8)
+    cutter = FrameCutter(Cut(*size, window=Window(7, 5, 24, 24), flip=flip), 40, 60)
+    for frame, same in zip(clip, got):
+        cutter.apply(np.ascontiguousarray(frame[..., ::-1]), out, blue_first=True)
+        assert np.array_equal(out, same)
+    assert np.array_equal(clip, before)
+
+
+def test_a_whole_frame_is_a_copy():
+    clip = np.random.RandomState(0).randint(0, 256, (2, 7, 9, 3)).astype(np.uint8)
+    got = cut_clip(clip, whole_frame(7, 9))
+    assert np.array_equal(got, clip) and not np.shares_memory(got, clip)
 
 
 @pytest.mark.parametrize("height, width", [(240, 320), (320, 240), (96, 128), (57, 411), (30, 31)])
 def test_a_window_equals_resizing_and_then_cutting(height, width):
     state = np.random.RandomState(height)
-    frame = state.randint(0, 256, (height, width, 3)).astype(np.uint8)
+    frame = state.randint(0, 256, (1, height, width, 3)).astype(np.uint8)
     for crop in (224, 24):
         augmentation = TrainAugmentation(crop, (crop, 3 * crop // 2))
         for _ in range(20):
-            draw = augmentation.draw(height, width, lambda name: state)
-            scaled = cv2.resize(frame, (draw.width, draw.height), interpolation=cv2.INTER_LINEAR)
-            got = transforms.resized_window(frame, (draw.width, draw.height), Window(draw.left, draw.top, crop, crop))
-            assert np.array_equal(got, scaled[draw.top:draw.top + crop, draw.left:draw.left + crop])
+            cut = augmentation.cut(height, width, lambda name: state)._replace(flip=False)
+            scaled = cv2.resize(frame[0], (cut.width, cut.height), interpolation=cv2.INTER_LINEAR)
+            left, top = cut.window[:2]
+            assert np.array_equal(cut_clip(frame, cut)[0], scaled[top:top + crop, left:left + crop])
 
 
 def test_eval_keeps_the_middle():
     clip = np.arange(2 * 32 * 48 * 3, dtype=np.uint32).astype(np.uint8).reshape(2, 32, 48, 3)
-    got = EvalTransform(28, 32).apply(clip)
-    assert np.array_equal(got, clip[:, 2:30, 10:38]) and got.base is None
+    cut = EvalTransform(28, 32).cut(32, 48)
+    assert cut == (48, 32, Window(10, 2, 28, 28), False)
+    assert np.array_equal(cut_clip(clip, cut), clip[:, 2:30, 10:38])
 
 
 def test_crop_beyond_the_short_side_is_refused():
