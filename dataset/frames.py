@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from data.clip_readers import UnreadableClip, open_clip
+from dataset.layouts import VIDEO_ENDINGS
 from dataset.progress import say_progress, with_progress
 from dataset.workers import run_all
 
@@ -131,7 +132,7 @@ def make_pictures(output: str, chosen: Dict[str, Any], workers: int) -> List[str
         json.dump(chosen, file)
     tasks = []
     for root, _, names in sorted(os.walk(os.path.join(output, 'videos'))):
-        for name in sorted(names):
+        for name in sorted(name for name in names if name.lower().endswith(VIDEO_ENDINGS)):
             video = os.path.join(root, name)
             stem = os.path.splitext(os.path.relpath(video, os.path.join(output, 'videos')))[0]
             tasks.append(FrameTask(video, os.path.join(folder, stem), **chosen))

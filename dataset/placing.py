@@ -174,8 +174,10 @@ def _own_row(item: Item) -> Optional[OwnRow]:
     return OwnRow(parts[-1], part, '')
 
 
-def put(place: str, target: str) -> None:
-    """A hard link where both are on one disk, else a copy that appears when it is whole. What is there stays."""
+def put(place: str, target: str, part: str) -> None:
+    """A hard link where both are on one disk, else a copy, made at `part`, that appears when it is whole. What is there
+    stays. ValueError where that differs.
+    """
     if os.path.exists(target):
         if not os.path.samefile(place, target) and os.path.getsize(place) != os.path.getsize(target):
             raise ValueError('%s is there already and differs from %s; remove one, or give another --output'
@@ -185,5 +187,6 @@ def put(place: str, target: str) -> None:
     try:
         os.link(os.path.realpath(place), target)
     except OSError:  # another disk, or one without links
-        shutil.copy2(place, target + '.part')
-        os.replace(target + '.part', target)
+        os.makedirs(os.path.dirname(part), exist_ok=True)
+        shutil.copy2(place, part)
+        os.replace(part, target)

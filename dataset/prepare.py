@@ -14,7 +14,7 @@ from dataset.frames import FLOWS, check_flow, count_frames, make_pictures
 from dataset.gather import UNPACKED, Gathered, gather
 from dataset.index import Record
 from dataset.indexing import update_index
-from dataset.layouts import absent, class_folder_rows, grouped_rows, some_of
+from dataset.layouts import VIDEO_ENDINGS, absent, class_folder_rows, grouped_rows, some_of
 from dataset.lists import Row, write_class_names, write_list
 from dataset.progress import say_progress, usable_cores, with_progress
 from dataset.rows import Rows, listed_rows, missing_clips
@@ -54,7 +54,7 @@ def put_in_place(spec: DatasetSpec, found: Gathered, output: str, csv_path: Opti
         if target:
             placed.plan[target] = item.place
     for number, (target, place) in enumerate(sorted(placed.plan.items()), 1):
-        placing.put(place, os.path.join(output, *target.split('/')))
+        placing.put(place, os.path.join(output, *target.split('/')), os.path.join(output, UNPACKED, 'copy.part'))
         if number % 1000 == 0:
             say('%d of %d files in place' % (number, len(placed.plan)))
     return Tree(placed.class_names, own_rows)
@@ -125,7 +125,7 @@ def _index(output: str, workers: int) -> Dict[str, str]:
     """Examines every video below the output; path -> hash of its frames, where it has any."""
     folder = os.path.join(output, 'videos')
     paths = sorted(os.path.relpath(os.path.join(root, name), output)
-                   for root, _, names in os.walk(folder) for name in names if not name.endswith('.part'))
+                   for root, _, names in os.walk(folder) for name in names if name.lower().endswith(VIDEO_ENDINGS))
     results = update_index(output, [(path, 'video') for path in paths], workers)
     return {path: record.content for path, record in with_progress(results, len(paths), 'examined', say_progress)
             if isinstance(record, Record)}

@@ -45,7 +45,8 @@ def small_ucf(monkeypatch):
 
 def ucf_names():
     written = {"HandstandPushups": "HandStandPushups"}
-    return ["%s/v_%s_g%02d_c01.avi" % (name, written.get(name, name), group) for name in CLASSES for group in (1, 8, 15)]
+    return ["%s/v_%s_g%02d_c01.avi" % (name, written.get(name, name), group) for name in CLASSES
+            for group in (1, 8, 15)]
 
 
 def as_zip(path, files):
@@ -131,8 +132,8 @@ def test_a_run_killed_on_the_way_is_gone_on_with(films, tmp_path):
     line = [sys.executable, "-m", "dataset.prepare", "UCF101", "--source", str(source), "--rawframes", "--output"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert subprocess.call(line + [str(whole)], cwd=str(ROOT), stdout=subprocess.DEVNULL) == INCOMPLETE
-    # As a kill leaves it: half a file unpacked, half a copy, half a folder of frames, a cut line of the index, old lists
-    for name in (UNPACKED + "/u.zip/UCF-101/Archery/v_Archery_g01_c01.avi.part", "videos/YoYo/v_YoYo_g01_c01.avi.part",
+    # As a kill leaves it: half a file unpacked, half a copy, half a folder of frames, a cut line of the index, a list
+    for name in (UNPACKED + "/u.zip/UCF-101/Archery/v_Archery_g01_c01.avi.part", UNPACKED + "/copy.part",
                  "rawframes/YoYo/v_YoYo_g01_c01.part/img_00001.jpg", "ucf101_train_split_1_videos.txt"):
         (killed / name).parent.mkdir(parents=True, exist_ok=True)
         (killed / name).write_bytes(b"half")
