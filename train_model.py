@@ -19,6 +19,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 
 from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
+from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
@@ -121,8 +122,7 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
-    pretrained = False if config.resume else config.pretrained
-    network = build_network(config.network, num_classes, pretrained).to(runtime.device)
+    network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
@@ -132,8 +132,10 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
     precision.attach(network, optimizer)
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
+    mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
+                   config.random_seed, runtime.ranks.rank)
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
-                   runtime.ranks.rank)
+                   runtime.ranks.rank, mix)
 
 
 class Job:

@@ -80,6 +80,15 @@ class TrainConfig:
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
     precise_bn: bool = _option(True, "re-estimate the BatchNorm statistics at the end of each epoch")
     random_seed: int = _option(1, "seed of everything that is drawn, 0 to 4294967295")
+    # more augmentation, over the batch; the reference has none of it
+    mixup: float = _option(0.0, "blend each clip with another: alpha of the shares' Beta distribution (0: off)",
+                           metavar="ALPHA")
+    cutmix: float = _option(0.0, "put a box of another clip into each: alpha as for --mixup (0: off; with both, each "
+                            "batch takes one)", metavar="ALPHA")
+    random_erasing: float = _option(0.0, "probability that a box of a clip is filled with noise, in all its frames",
+                                    metavar="P")
+    label_smoothing: float = _option(0.0, "share of each label that is spread over all classes, below 1",
+                                     metavar="SHARE")
     # precision
     amp: bool = _option(False, "mixed precision; alone it means --opt-level O2")
     opt_level: str = _option("O2", "level of mixed precision, as in NVIDIA apex", OPT_LEVELS)
@@ -129,6 +138,7 @@ class TrainConfig:
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)
+        _check_mixing(self)
 
     @property
     def level(self) -> str:
@@ -150,6 +160,19 @@ def _check_precision(config: TrainConfig) -> None:
     if config.amp_engine == "apex" and config.amp_dtype not in ("auto", "fp16"):
         raise OptionError("--amp-dtype %s contradicts --amp-engine apex, which computes in fp16: drop one of them"
                           % config.amp_dtype)
+
+
+def _check_mixing(config: TrainConfig) -> None:
+    for name in ("mixup", "cutmix"):
+        alpha = getattr(config, name)
+        if not 0 <= alpha < float("inf"):
+            raise OptionError("--%s %s: takes 0 (off) or a number above it" % (name, alpha))
+        if alpha and config.batch_size < 2:
+            raise OptionError("--%s %s mixes clips of a batch: it needs --batch-size 2 or more" % (name, alpha))
+    if not 0 <= config.random_erasing <= 1:
+        raise OptionError("--random-erasing %s: takes a probability, 0 (off) to 1" % config.random_erasing)
+    if not 0 <= config.label_smoothing < 1:
+        raise OptionError("--label-smoothing %s: takes 0 (off) or more, below 1" % config.label_smoothing)
 
 
 def option_name(field_name: str) -> str:

@@ -6,17 +6,17 @@ import functools
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Tuple
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from train.amp import Precision
 from train.device import seed_device
 from train.distributed import all_reduce_sum, average_buffers
 from train.evaluate import evaluate
 from train.log import progress
+from train.loss import cross_entropy
 from train.metrics import ClassificationMetrics, Scores
 from train.optim import set_rate
 from train.precise_bn import reestimate_statistics
@@ -46,16 +46,26 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(hashlib.sha256(b"%d %d %d" % (seed, step, rank)).digest()[:8], "big") >> 1
 
 
+Mix = Callable[[torch.Tensor, torch.Tensor, int], Tuple[torch.Tensor, torch.Tensor]]
+
+
+def unmixed(clip: torch.Tensor, label: torch.Tensor, number: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Clips and labels as they are."""
+    return clip, label
+
+
 class Trainer:
     """A network with all that a step needs.
 
-    `model` is what the forward pass goes through (DDP's wrapper), `module` the network itself.
+    `model` is what the forward pass goes through (DDP's wrapper), `module` the network itself. `mix` makes clips and
+    targets of a step's clips, labels and number; neither precise BN nor evaluation asks it.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: LearningRate, precision: Precision,
-                 transform: Callable[[Any], torch.Tensor], seed: int, rank: int = 0) -> None:
+                 transform: Callable[[Any], torch.Tensor], seed: int, rank: int = 0,
+                 mix: Mix = unmixed) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.precision, self.transform = precision, transform
+        self.precision, self.transform, self.mix = precision, transform, mix
         self.module: nn.Module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.metrics = ClassificationMetrics(precision.device)
         self._seed, self._rank = seed, rank
@@ -66,11 +76,12 @@ class Trainer:
         seed_device(dropout_seed(self._seed, number, self._rank), self.precision.device)
         self.precision.begin()
         with self.precision.cast():
-            logits = self.model(self.transform(batch))  # (N, K)
-        loss = functional.cross_entropy(logits.float(), batch.label)
+            clip, target = self.mix(self.transform(batch), batch.label, number)
+            logits = self.model(clip)  # (N, K)
+        loss = cross_entropy(logits.float(), target)
         self.precision.backward(loss)
         applied = self.precision.step(self.optimizer)
-        self.metrics.update(logits, batch.label)
+        self.metrics.update(logits, target)
         return applied
 
     def refine_batchnorm(self, batches: Any, failed: Callable[[Any], None]) -> int:

@@ -7,7 +7,8 @@ from typing import Callable, NamedTuple, Optional
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from train.loss import cross_entropy, labels_of
 
 UNITS = 1 << 24  # of a loss of one: float32 has no finer steps there
 LARGEST = 1 << 20  # loss of a sample that can be added up
@@ -26,9 +27,11 @@ class Scores(NamedTuple):
 
 
 class ClassificationMetrics:
-    """Counts over batches of logits (N, K) and labels (N,). The mean loss weighs samples, not batches.
+    """Counts over batches of logits (N, K) and targets, labels (N,) or shares of the classes (N, K). The mean loss
+    weighs samples, not batches.
 
-    A sample that is not `readable` counts as an error, and not in the loss.
+    Where clips are mixed, the loss is the one trained on, and a hit names the class with the largest share. A sample
+    that is not `readable` counts as an error, and not in the loss.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,12 +43,12 @@ class ClassificationMetrics:
         # loss in units, samples without a loss to add, top-1, top-5, all, unreadable
         self._sums = torch.zeros(6, dtype=torch.int64, device=self._device)
 
-    def update(self, logits: Tensor, labels: Tensor, readable: Optional[Tensor] = None) -> None:
+    def update(self, logits: Tensor, target: Tensor, readable: Optional[Tensor] = None) -> None:
         """Adds a batch; nothing is copied to the host."""
-        logits = logits.detach().float()
+        logits, labels = logits.detach().float(), labels_of(target)
         if readable is None:
             readable = torch.ones_like(labels, dtype=torch.bool)
-        losses = functional.cross_entropy(logits, labels, reduction="none")  # (N,)
+        losses = cross_entropy(logits, target, reduction="none")  # (N,)
         best = logits.topk(min(5, logits.shape[1]), dim=1)[1]  # (N, 5)
         hits = (best == labels[:, None]) & readable[:, None]  # (N, 5)
         finite = losses < LARGEST  # false for NaN

@@ -108,6 +108,17 @@ def test_a_run_cut_by_max_steps_goes_on_in_the_middle_of_its_epoch(two_epochs, t
     assert_equal(weights(folder), weights(two_epochs))
 
 
+def test_with_all_mixing_on_a_run_repeats_whatever_the_workers_and_over_resume(two_epochs, tiny_videos, tmp_path):
+    options = [*HALF, "--no-precise-bn", "--mixup", "0.8", "--cutmix", "1", "--random-erasing", "0.5",
+               "--label-smoothing", "0.1", "--max-steps"]
+    whole = run(tiny_videos, tmp_path / "whole", *options, "3")
+    run(tiny_videos, tmp_path / "cut", *options, "1", "--workers", "2")
+    resumed = run(tiny_videos, tmp_path / "cut", *options, "3", "--resume")
+    assert_equal(weights(resumed), weights(whole))
+    assert losses(whole)[0][:2] == ("train", 3) and losses(whole)[0] != losses(two_epochs)[0]
+    assert 0 < losses(whole)[0][2] < 10
+
+
 BF16 = ["--opt-level", "O2", "--amp-dtype", "bf16"]  # dynamic scale
 needs_half = pytest.mark.skipif(
     bool(fault_of("O1", torch.bfloat16, CPU) or fault_of("O2", torch.bfloat16, CPU)), reason="no bf16 on this CPU")

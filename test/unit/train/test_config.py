@@ -65,6 +65,10 @@ def test_amp_alone_is_o2_and_a_level_alone_switches_it_on():
      ({"amp": True, "amp_engine": "apex", "amp_dtype": "bf16"}, "--amp-dtype bf16 contradicts --amp-engine apex"),
      ({"amp": True, "amp_engine": "apex", "amp_dtype": "fp32"}, "--amp-dtype fp32 contradicts --amp-engine apex"),
      ({"amp_engine": "other"}, "--amp-engine"),
+     ({"mixup": -0.1}, "--mixup -0.1: takes 0"), ({"cutmix": float("inf")}, "--cutmix inf"),
+     ({"mixup": float("nan")}, "--mixup nan"), ({"cutmix": 1.0, "batch_size": 1}, "--cutmix 1.0 .* --batch-size 2"),
+     ({"random_erasing": 1.1}, "--random-erasing 1.1"), ({"random_erasing": -0.1}, "--random-erasing -0.1"),
+     ({"label_smoothing": 1.0}, "--label-smoothing 1.0"), ({"label_smoothing": float("nan")}, "--label-smoothing nan"),
      ({"task_name": "../x"}, "--task-name"), ({"keep": 0}, "--keep")],
 )
 def test_a_bad_value_names_the_option(values, option):
