@@ -38,7 +38,7 @@ from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
 from train.options import parse_options
 from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
-from train.record import Best, RunRecord
+from train.record import Best, RunRecord, move_aside
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
 
@@ -93,15 +93,6 @@ def check_before_data(config: TrainConfig) -> None:
 def task_of(config: TrainConfig) -> str:
     """The run's name."""
     return config.task_name or ("%s_%s" % (config.dataset, config.network)).lower()
-
-
-def move_aside(folder: Path) -> None:
-    """Makes room for a new run of that name, so that nothing of an older one is lost."""
-    number = 1
-    while folder.with_name("%s.old-%d" % (folder.name, number)).exists():
-        number += 1
-    folder.rename(folder.with_name("%s.old-%d" % (folder.name, number)))
-    LOGGER.info("the older run of this name is now %s.old-%d", folder, number)
 
 
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:

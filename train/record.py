@@ -110,3 +110,12 @@ def table_lines(result: Mapping[str, Any]) -> List[str]:
 
 def _number(value: Optional[float], form: str) -> str:
     return "-" if value is None else form % value
+
+
+def move_aside(folder: Path) -> None:
+    """Makes room for a new run of that name, so that nothing of an older one is lost."""
+    number = 1
+    while folder.with_name("%s.old-%d" % (folder.name, number)).exists():
+        number += 1
+    folder.rename(folder.with_name("%s.old-%d" % (folder.name, number)))
+    LOGGER.info("the older run of this name is now %s.old-%d", folder, number)
