@@ -99,9 +99,21 @@ def eval_loader(dataset: ClipDataset, rank: int, world_size: int, batch_size: in
     """ClipBatches of the rank's shard, in order, the last one as short as it comes."""
     if batch_size < 1:
         raise ValueError("--eval-batch-size must be at least 1, not %d" % batch_size)
-    ids = [(0, sample) for sample in eval_indices(len(dataset), rank, world_size)]
-    batches = [ids[start:start + batch_size] for start in range(0, len(ids), batch_size)]
-    return _loader(dataset, batches, workers, pin_memory)
+    return _loader(dataset, _EvalBatches(eval_indices(len(dataset), rank, world_size), batch_size), workers, pin_memory)
+
+
+class _EvalBatches:
+    """The batches of a shard, made as they are asked for: a list of a million of them would live in every worker."""
+
+    def __init__(self, samples: range, batch_size: int) -> None:
+        self.samples, self.batch_size = samples, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[List[SampleId]]:
+        for start in range(0, len(self.samples), self.batch_size):
+            yield [(0, sample) for sample in self.samples[start:start + self.batch_size]]
 
 
 def _keeps_workers() -> bool:

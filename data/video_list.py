@@ -1,4 +1,5 @@
 """The rows of a data set, packed: no Python object a row, so that a million of them weigh little in every worker."""
+import itertools
 import os
 from array import array
 from typing import NamedTuple, Optional, Sequence, Tuple
@@ -32,17 +33,15 @@ class VideoList:
         if len(paths) != len(labels) or (frame_counts is not None and len(frame_counts) != len(paths)):
             raise ValueError("a video list needs one label (and one frame count) for each path: got %d paths, %d labels"
                              % (len(paths), len(labels)))
-        for path in paths:
-            _check_relative(path)
-        encoded = [os.fsencode(path) for path in paths]
+        self._blob = _joined(paths)
         self.root = os.path.abspath(root)
         self.kind = kind
         self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
         if len(self.labels) and self.labels.min() < 0:
             raise ValueError("label %d of %r is negative: labels count from 0"
                              % (self.labels.min(), paths[int(self.labels.argmin())]))
-        self._blob = b"".join(encoded)
-        self._ends = np.cumsum([0] + [len(item) for item in encoded], dtype=np.int64)
+        ends = np.flatnonzero(np.frombuffer(self._blob, np.uint8) == 0)
+        self._ends = ends.astype(np.uint32 if len(self._blob) < 1 << 32 else np.int64)
         self._frame_counts = None if frame_counts is None else np.asarray(frame_counts, dtype=np.int32)
         self._facts: Optional[_PackedFacts] = None
 
@@ -53,7 +52,8 @@ class VideoList:
         """The row's path below the root, as it was given."""
         if not 0 <= index < len(self):
             raise IndexError("row %d of a list of %d videos" % (index, len(self)))
-        return os.fsdecode(self._blob[self._ends[index]:self._ends[index + 1]])
+        start = int(self._ends[index - 1]) + 1 if index else 0
+        return os.fsdecode(self._blob[start:int(self._ends[index])])
 
     def path(self, index: int) -> str:
         """The row's absolute path."""
@@ -112,6 +112,15 @@ class _PackedFacts:
         start = int(self.starts[index])
         keys = self.key_frames[start:start + int(self.lengths[index])]
         return VideoFacts(count, int(self.sizes[index]), int(self.times[index]), tuple(keys))
+
+
+def _joined(paths: Sequence[str]) -> bytes:
+    """The paths, a zero byte behind each. ValueError for the first that leaves the root."""
+    text = "\0".join(itertools.chain(("",), paths, ("",)))
+    if ".." in text or "\0/" in text or "\0\0" in text or text.count("\0") != len(paths) + 1:  # else all are fine
+        for path in paths:
+            _check_relative(path)
+    return os.fsencode(text[1:])
 
 
 def _check_relative(path: str) -> None:

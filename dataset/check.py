@@ -14,7 +14,7 @@ from dataset.index import Record, index_path
 from dataset.indexing import update_index
 from dataset.layouts import absent
 from dataset.progress import say_progress, usable_cores, with_progress
-from dataset.specs import SOURCES, Found, find_dataset, find_rows
+from dataset.specs import Found, find_dataset, find_rows
 
 SOUND, UNSOUND, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 NAMED_AT_MOST = 20  # of each kind on the screen; the JSON file has all
@@ -111,7 +111,8 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
     parser.add_argument('--data-root', help='its folder; default: the one of train_model.py')
     parser.add_argument('--split', type=int, default=1, help='which split of UCF-101, HMDB-51 or motion10; default 1')
-    parser.add_argument('--source', choices=SOURCES, default='auto', help='videos or raw frames; default auto')
+    parser.add_argument('--source', choices=('auto', 'video', 'rawframes'), default='auto', help='default auto: videos '
+                        'where there are any')
     parser.add_argument('--workers', type=int, default=usable_cores(), help='processes; default %(default)s, the '
                         'cores')
     parser.add_argument('--clip-length', type=int, help='frames of a clip, to tell which videos are short; default: '

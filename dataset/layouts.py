@@ -137,7 +137,7 @@ def absent(rows: Sequence[Row], root: str, kind: str) -> Set[int]:
     present: Dict[str, Set[str]] = {}
     gone = set()
     for place, row in enumerate(rows):
-        folder, name = os.path.split(row.path)
+        folder, _, name = row.path.rpartition('/')
         if folder not in present:
             path = os.path.join(root, folder)
             present[folder] = set(subfolders(path) if kind == 'rawframes' else listed(path))

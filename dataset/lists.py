@@ -19,27 +19,32 @@ class ListError(ValueError):
     """A line of a list that cannot be meant; the message says file:line, what is wrong and what to do."""
 
 
-def _refuse(place: str, problem: str) -> NoReturn:
-    raise ListError('%s: %s' % (place, problem))
+Place = Tuple[str, int]  # file and line; put into words only where something is wrong, as lists can be long
 
 
-def _lines(path: str) -> Iterator[Tuple[str, str]]:
-    """(file:line, text) of each line that is not blank."""
+def _refuse(place: Place, problem: str) -> NoReturn:
+    raise ListError('%s:%d: %s' % (place + (problem,)))
+
+
+def _lines(path: str) -> Iterator[Tuple[Place, str]]:
+    """Place and text of each line that is not blank."""
     with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
         for number, line in enumerate(file, 1):
-            if line.strip():
-                yield '%s:%d' % (path, number), line.strip()
+            text = line.strip()
+            if text:
+                yield (path, number), text
 
 
-def _integer(text: str, what: str, place: str) -> int:
-    if not re.match(r'[+-]?\d+$', text):
+def _integer(text: str, what: str, place: Place) -> int:
+    if not text.isdecimal() and not re.match(r'[+-]?\d+$', text):
         _refuse(place, '%s is %r, not a whole number; see that the columns are in order' % (what, text))
     return int(text)
 
 
-def _checked(row: Row, num_classes: int, place: str) -> Row:
+def _checked(row: Row, num_classes: int, place: Place) -> Row:
     """The row, if its path stays below the root and its label is one of the classes."""
-    if not row.path or os.path.isabs(row.path) or '..' in row.path.replace('\\', '/').split('/'):
+    climbs = '..' in row.path and '..' in row.path.replace('\\', '/').split('/')
+    if not row.path or climbs or os.path.isabs(row.path):
         _refuse(place, "path %r leaves the data root; write it relative to the root, without '..'" % row.path)
     if not 0 <= row.label < num_classes:
         _refuse(place, 'label %d is out of range: %d classes have the labels 0 to %d; correct the list, or give the '
@@ -54,7 +59,7 @@ class ListFormat(NamedTuple):
 
     columns: str
     split: Callable[[str], List[str]]
-    row: Callable[[Sequence[str], str], Row]
+    row: Callable[[Sequence[str], Place], Row]
     line: Callable[[int, Row], str]
 
 
@@ -93,7 +98,8 @@ def read_list(path: str, family: str, num_classes: int) -> List[Row]:
 
 def place_of(path: str, text: str) -> str:
     """file:line of the first line of a list that holds a text; the file alone where none does."""
-    return next((place for place, line in _lines(path) if text in line), path) if os.path.isfile(path) else path
+    places = _lines(path) if os.path.isfile(path) else iter(())
+    return next(('%s:%d' % place for place, line in places if text in line), path)
 
 
 def write_list(path: str, family: str, rows: Iterable[Row]) -> None:
@@ -198,13 +204,13 @@ def read_kinetics_csv(path: str, class_names: Sequence[str]) -> List[Row]:
         reader = csv.DictReader(file)
         needed = ('label', 'youtube_id', 'time_start', 'time_end')
         if not set(needed) <= set(reader.fieldnames or ()):
-            _refuse(path + ':1', 'the head line must name the columns %s' % ', '.join(needed))
+            _refuse((path, 1), 'the head line must name the columns %s' % ', '.join(needed))
         for line in reader:
-            rows.append(_kinetics_row(line, labels, class_names, '%s:%d' % (path, reader.line_num)))
+            rows.append(_kinetics_row(line, labels, class_names, (path, reader.line_num)))
     return rows
 
 
-def _kinetics_row(line: Mapping[str, str], labels: Mapping[str, int], class_names: Sequence[str], place: str) -> Row:
+def _kinetics_row(line: Mapping[str, str], labels: Mapping[str, int], class_names: Sequence[str], place: Place) -> Row:
     if any(line[name] is None for name in ('label', 'youtube_id', 'time_start', 'time_end')):
         _refuse(place, 'has fewer columns than the head line')
     label = labels.get(class_key(line['label']))

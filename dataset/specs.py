@@ -216,5 +216,5 @@ def _video_list(spec: DatasetSpec, rows: List[Row], list_path: str, root: str, k
         notes.append('%s: %d of %d videos are not there and are left out: %s'
                      % (list_path, len(gone), len(rows), some_of(names)))
         rows = [row for place, row in enumerate(rows) if place not in gone]
-    return VideoList(root, [row.path for row in rows], [row.label for row in rows], kind,
-                     [row.num_frames for row in rows])
+    counts = [row.num_frames for row in rows] if any(row.num_frames for row in rows) else None
+    return VideoList(root, [row.path for row in rows], [row.label for row in rows], kind, counts)
