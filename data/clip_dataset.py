@@ -14,6 +14,7 @@ from torch.utils.data.dataloader import default_collate
 from data.bad_videos import BadVideoBudgetExceeded, Failure, named
 from data.clip_readers import Reader, UnreadableClip, open_clip
 from data.clip_sampling import even_clip, random_clip
+from data.packed_store import PackedVideos
 from data.randomness import noise_key, random_state
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
@@ -149,6 +150,8 @@ class ClipDataset(Dataset):
         return ClipSample(clip, self.videos.label(row), row, NO_SHIFT, NO_JITTER, 0, not failures, failures, False)
 
     def _open(self, row: int) -> Reader:
+        if isinstance(self.videos, PackedVideos):
+            return self.videos.open(row)
         counted = int(self._frame_counts[row])
         known = counted or self.videos.num_frames(row)
         reader = open_clip(self.videos.path(row), self.videos.kind, known, None if counted else self.videos.facts(row))

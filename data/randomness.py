@@ -32,6 +32,11 @@ def random_state(seed: int, epoch: int, sample: int, stream: Union[str, int],
     return reuse
 
 
+def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    """The order in which an epoch takes its samples: (num_samples,) int64, a permutation."""
+    return random_state(seed, epoch, 0, "order").permutation(num_samples)
+
+
 def noise_key(seed: int, epoch: int, sample: int) -> int:
     """The sample's key to `uniform_noise`, in [0, 2**32)."""
     key = 0

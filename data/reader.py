@@ -14,12 +14,13 @@ Frames = Generator[Optional[np.ndarray], None, None]
 
 
 class UnreadableClip(Exception):
-    """`path` cannot be read, for `reason`."""
+    """`path` cannot be read, for `reason`; of its video the frames before `readable` were not seen to be broken."""
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str, readable: int = 0) -> None:
+        super().__init__(path, reason, readable)
         self.path = path
         self.reason = reason
+        self.readable = readable
 
     def __str__(self) -> str:
         return "%s: %s" % (self.path, self.reason)

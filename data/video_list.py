@@ -4,7 +4,9 @@ from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-KINDS = ("video", "rawframes")
+from data.sample_order import Stretches
+
+KINDS = ("video", "rawframes", "packed")
 
 
 class VideoFacts(NamedTuple):
@@ -19,7 +21,8 @@ class VideoFacts(NamedTuple):
 class VideoList:
     """Rows of (path below root, label), in the order given. Read-only, picklable, constant time a row.
 
-    `kind` says what a path leads to: 'video' (one file) or 'rawframes' (a folder of numbered JPEG files).
+    `kind` says what a path leads to: 'video' (one file), 'rawframes' (a folder of numbered JPEG files) or 'packed' (see
+    data/packed_store.py).
     `frame_counts`, where given, are trusted frame counts, 0 for unknown.
     Raises ValueError for a path that is empty, absolute or climbs with '..', and for a negative label.
     """
@@ -68,6 +71,10 @@ class VideoList:
 
     def facts(self, index: int) -> Optional[VideoFacts]:
         """What the index knows of the row's file, None where it knows nothing."""
+        return None
+
+    def stretches(self) -> Optional[Stretches]:
+        """How the rows lie on disk; None where each has a file of its own."""
         return None
 
 

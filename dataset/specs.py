@@ -8,6 +8,7 @@ from data.video_list import VideoList
 from dataset import motion10
 from dataset.layouts import Tree, absent, find_file, find_tree, homes_below, some_of, subfolders
 from dataset.lists import Row, place_of, read_class_names, read_class_table, read_counts
+from dataset.packed import is_store, packed_parts
 from dataset.rows import (
     DataNotFound,
     ListNames,
@@ -21,7 +22,7 @@ from dataset.rows import (
     official_rows,
 )
 
-SOURCES = ('auto', 'video', 'rawframes')
+SOURCES = ('auto', 'video', 'rawframes', 'packed')
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FACTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'facts')
 
@@ -136,6 +137,8 @@ def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, s
         raise ValueError('--split %d: %s has the splits 1 to %d' % (split, spec.name, spec.num_splits))
     if source not in SOURCES:
         raise ValueError('--source %s: takes one of %s' % (source, ', '.join(SOURCES)))
+    if source == 'packed' or source == 'auto' and is_store(root):
+        return VideoSet(spec.name, *packed_parts(root, spec.name, split))
     notes = _rendered(spec, root)
     tree, class_names = _look_around(spec, root, source)
     search = Search(tree, class_names, split, spec.list_names, spec.counts() if spec.counts else None)

@@ -1,0 +1,50 @@
+"""Tasks in several processes: one that crashes or hangs costs itself alone."""
+import os
+import signal
+import time
+
+import pytest
+
+from dataset.workers import Lost, run_all
+
+
+def _do(task):
+    if task == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "exit":
+        os._exit(3)
+    if task == "hang":
+        time.sleep(600)
+    return os.getpid(), task
+
+
+def _gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_every_task_ends(processes):
+    tasks = list(range(20)) + ["crash"] + list(range(20, 30)) + ["exit", "hang", 30, "crash"]
+    results = dict(zip(*zip(*((repr(task), result) for task, result in run_all(_do, tasks, processes, 1.0)))))
+    assert len(results) == 34
+    assert all(results[repr(number)][1] == number for number in range(31))
+    assert len({results[repr(number)][0] for number in range(31)}) >= processes
+    assert results["'crash'"] == Lost("its process ended (exit code -9)")
+    assert results["'exit'"] == Lost("its process ended (exit code 3)")
+    assert results["'hang'"] == Lost("not done after 1 seconds")
+    assert all(_gone(results[repr(number)][0]) for number in range(31))
+
+
+def test_leaving_early_ends_the_processes():
+    running = run_all(_do, iter(range(100)), 2, 60.0)
+    pids = {next(running)[1][0] for _ in range(10)}
+    running.close()
+    assert all(_gone(pid) for pid in pids)
+
+
+def test_no_task():
+    assert list(run_all(_do, [], 4, 1.0)) == []
