@@ -102,7 +102,8 @@ def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runt
                             config.crop_size, (low, high), int(round(spec.eval_scale * config.crop_size)))
     share = Share(runtime.ranks.rank, runtime.ranks.world_size, config.batch_size, config.eval_batch_size,
                   runtime.workers, runtime.device.type != "cpu")
-    return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor)
+    return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor,
+                       config.shuffle_window)
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
@@ -182,7 +183,8 @@ class Job:
         expected: Dict[str, Any] = {"network": self.config.network, "class_names": list(self.videos.class_names)}
         if not self.config.eval_only:
             expected.update(dataset=self.config.dataset, split=self.config.split, random_seed=self.config.random_seed,
-                            global_batch=self.global_batch, num_train_videos=len(self.videos.train))
+                            shuffle_window=self.config.shuffle_window, global_batch=self.global_batch,
+                            num_train_videos=len(self.videos.train))
         checkpoint.check_same_run(content, expected, path)
         self.trainer.precision.load_state_dict_into(self.trainer.module, content["state_dict"])
         checkpoint.load_optimizer_state(self.trainer.optimizer, content["optimizer"])

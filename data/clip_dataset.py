@@ -14,7 +14,9 @@ from torch.utils.data.dataloader import default_collate
 from data.bad_videos import BadVideoBudgetExceeded, Failure, named
 from data.clip_readers import Reader, UnreadableClip, open_clip
 from data.clip_sampling import even_clip, random_clip
-from data.randomness import epoch_order, noise_key, random_state
+from data.packed_store import PackedVideos
+from data.randomness import noise_key, random_state
+from data.sample_order import SampleOrder
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
 
@@ -82,7 +84,8 @@ class ClipDataset(Dataset):
     """
 
     def __init__(self, videos: VideoList, clip_length: int, interval: int,
-                 transform: Union[TrainAugmentation, EvalTransform], seed: int, training: bool) -> None:
+                 transform: Union[TrainAugmentation, EvalTransform], seed: int, training: bool,
+                 order: Optional[SampleOrder] = None) -> None:
         if isinstance(transform, TrainAugmentation) != training:
             raise ValueError("training wants a TrainAugmentation, evaluation an EvalTransform, not %s"
                              % type(transform).__name__)
@@ -91,6 +94,7 @@ class ClipDataset(Dataset):
         self.interval = interval
         self.transform = transform
         self.seed = seed
+        self.order = order or SampleOrder(seed, len(videos))
         self.num_clips = 1
         self.repeat_frame: Optional[int] = None
         self._scratch = np.random.RandomState(0)
@@ -133,7 +137,7 @@ class ClipDataset(Dataset):
     def _rows_to_try(self, epoch: int, sample: int) -> Iterator[int]:
         """The sample's row, then those that follow it in the epoch's order, from whose end it goes on at the start."""
         yield sample
-        order = epoch_order(self.seed, epoch, len(self.videos))
+        order = self.order(epoch)
         place = int(np.flatnonzero(order == sample)[0])
         for step in range(1, min(MOST_TRIES, len(order))):
             yield int(order[(place + step) % len(order)])
@@ -176,6 +180,8 @@ class ClipDataset(Dataset):
         return ClipSample(clip, self.videos.label(row), row, NO_SHIFT, NO_JITTER, 0, not failures, failures, False)
 
     def _open(self, row: int) -> Reader:
+        if isinstance(self.videos, PackedVideos):
+            return self.videos.open(row)
         counted = int(self._frame_counts[row])
         known = counted or self.videos.num_frames(row)
         reader = open_clip(self.videos.path(row), self.videos.kind, known, None if counted else self.videos.facts(row))

@@ -212,9 +212,13 @@ def _check_size(path: str, width: int, height: int) -> None:
 
 
 def _decode_jpeg(path: str) -> Optional[np.ndarray]:
-    """One JPEG file -> (H, W, 3), its size checked before it is decoded."""
+    """One JPEG file -> (H, W, 3)."""
     _regular_file(path)
-    data = _file_bytes(path)
+    return decode_jpeg(_file_bytes(path), path)
+
+
+def decode_jpeg(data: bytes, path: str) -> Optional[np.ndarray]:
+    """The bytes of a JPEG file -> (H, W, 3), the size checked before it is decoded; None where they are damaged."""
     if not data.startswith(JPEG_START):
         raise UnreadableClip(path, "not a JPEG file")
     if JPEG_END not in data[-64:]:

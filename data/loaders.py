@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.clip_dataset import ClipDataset, collate_clips
-from data.randomness import epoch_order
+from data.sample_order import SampleOrder
 
 _log = logging.getLogger(__name__)
 PRECISE_BN_EPOCHS = 1 << 20  # added to the epoch, it gives precise BN draws of its own
@@ -28,7 +28,8 @@ class TrainPosition(NamedTuple):
 
 
 class TrainSampler:
-    """Batches of one rank: lists of (epoch, sample), in an order that follows from (seed, epoch).
+    """Batches of one rank: lists of (epoch, sample), in an order that follows from (seed, epoch): `order`, or else a
+    whole permutation.
 
     Each global batch of `batch_size` * `world_size` is a stretch of that order, cut into the ranks' slices; so the
     same samples meet in a step on any number of ranks. The last incomplete global batch is dropped. `epoch_samples`
@@ -36,14 +37,14 @@ class TrainSampler:
     """
 
     def __init__(self, num_samples: int, batch_size: int, rank: int, world_size: int, seed: int,
-                 epoch_samples: Optional[int] = None) -> None:
+                 epoch_samples: Optional[int] = None, order: Optional[SampleOrder] = None) -> None:
         if batch_size < 1:
             raise ValueError("--batch-size must be at least 1, not %d" % batch_size)
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.rank = rank
         self.global_batch = batch_size * world_size
-        self.seed = seed
+        self.order = order or SampleOrder(seed, num_samples)
         self.epoch_samples = num_samples if epoch_samples is None else min(num_samples, epoch_samples)
         self.steps_per_epoch = self.epoch_samples // self.global_batch
         if self.steps_per_epoch < 1:
@@ -62,7 +63,7 @@ class TrainSampler:
     def __iter__(self) -> Iterator[List[SampleId]]:
         epoch = self.position.epoch
         first = self.position.start_sample + self.rank * self.batch_size
-        order = epoch_order(self.seed, epoch, self.num_samples)
+        order = self.order(epoch)
         for step in range(len(self)):
             start = first + step * self.global_batch
             yield [(epoch, int(sample)) for sample in order[start:start + self.batch_size]]

@@ -3,6 +3,7 @@ from typing import Any, NamedTuple, Tuple
 
 from data.clip_dataset import ClipDataset
 from data.loaders import PRECISE_BN_EPOCHS, TrainSampler, eval_loader, train_loader
+from data.sample_order import SampleOrder
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
 
@@ -30,16 +31,20 @@ class Share(NamedTuple):
 
 
 class ClipStreams:
-    """Host batches (ClipBatch) of this process. Every draw follows from (seed, epoch, sample)."""
+    """Host batches (ClipBatch) of this process. Every draw follows from (seed, epoch, sample).
+
+    `shuffle_window`: of a packed store, read shards from start to end and mix so many clips (0: mix all of them).
+    """
 
     def __init__(self, train: VideoList, test: VideoList, geometry: ClipGeometry, share: Share, seed: int,
-                 epoch_div_factor: int = 1) -> None:
+                 epoch_div_factor: int = 1, shuffle_window: int = 0) -> None:
+        order = SampleOrder(seed, len(train), train.stretches(), shuffle_window)
         train_set = ClipDataset(train, geometry.clip_length, geometry.train_interval,
-                                TrainAugmentation(geometry.crop, geometry.short_side), seed, training=True)
+                                TrainAugmentation(geometry.crop, geometry.short_side), seed, training=True, order=order)
         test_set = ClipDataset(test, geometry.clip_length, geometry.val_interval,
                                EvalTransform(geometry.crop, geometry.eval_short_side), seed, training=False)
         self._sampler = TrainSampler(len(train), share.batch_size, share.rank, share.world_size, seed,
-                                     epoch_samples=len(train) // epoch_div_factor)
+                                     epoch_samples=len(train) // epoch_div_factor, order=order)
         self._train = train_loader(train_set, self._sampler, share.workers, share.pinned)
         self._test = eval_loader(test_set, share.rank, share.world_size, share.eval_batch_size, share.workers,
                                  share.pinned)

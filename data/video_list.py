@@ -6,7 +6,9 @@ from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-KINDS = ("video", "rawframes")
+from data.sample_order import Stretches
+
+KINDS = ("video", "rawframes", "packed")
 
 
 class VideoFacts(NamedTuple):
@@ -21,7 +23,8 @@ class VideoFacts(NamedTuple):
 class VideoList:
     """Rows of (path below root, label), in the order given. Read-only, picklable, constant time a row.
 
-    `kind` says what a path leads to: 'video' (one file) or 'rawframes' (a folder of numbered JPEG files).
+    `kind` says what a path leads to: 'video' (one file), 'rawframes' (a folder of numbered JPEG files) or 'packed' (see
+    data/packed_store.py).
     `frame_counts`, where given, are trusted frame counts, 0 for unknown.
     Raises ValueError for a path that is empty, absolute or climbs with '..', and for a negative label.
     """
@@ -72,6 +75,10 @@ class VideoList:
         """What the index knows of the row's file, None where it knows nothing."""
         return None if self._facts is None else self._facts.row(index)
 
+    def stretches(self) -> Optional[Stretches]:
+        """How the rows lie on disk; None where each has a file of its own."""
+        return None
+
     def learn(self, index: int, facts: VideoFacts) -> None:
         """Takes facts of a row, in place of earlier ones.
 
@@ -121,6 +128,10 @@ def _joined(paths: Sequence[str]) -> bytes:
         for path in paths:
             _check_relative(path)
     return os.fsencode(text[1:])
+
+    def stretches(self) -> Optional[Stretches]:
+        """How the rows lie on disk; None where each has a file of its own."""
+        return None
 
 
 def _check_relative(path: str) -> None:

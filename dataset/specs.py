@@ -9,6 +9,7 @@ from dataset import motion10
 from dataset.index import attach_index
 from dataset.layouts import Tree, absent, find_file, find_tree, homes_below, some_of, subfolders
 from dataset.lists import Row, place_of, read_class_names, read_class_table, read_counts
+from dataset.packed import is_store, packed_parts
 from dataset.rows import (
     DataNotFound,
     ListNames,
@@ -22,7 +23,7 @@ from dataset.rows import (
     official_rows,
 )
 
-SOURCES = ('auto', 'video', 'rawframes')
+SOURCES = ('auto', 'video', 'rawframes', 'packed')
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FACTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'facts')
 
@@ -136,16 +137,21 @@ class Found(NamedTuple):
     notes: List[str]
 
 
+def _checked_root(spec: DatasetSpec, root: Optional[str], split: int, source: str) -> str:
+    """The root in full. ValueError for a split or source that does not exist."""
+    if not 1 <= split <= spec.num_splits:
+        raise ValueError('--split %d: %s has the splits 1 to %d' % (split, spec.name, spec.num_splits))
+    if source not in SOURCES:
+        raise ValueError('--source %s: takes one of %s' % (source, ', '.join(SOURCES)))
+    return os.path.abspath(root or os.path.join(PROJECT, spec.default_root))
+
+
 def find_rows(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> Found:
     """The rows of a split below `root` (default: the spec's own folder); errors as of `load_videos`.
 
     Renders the set first where it is a rendered one.
     """
-    root = os.path.abspath(root or os.path.join(PROJECT, spec.default_root))
-    if not 1 <= split <= spec.num_splits:
-        raise ValueError('--split %d: %s has the splits 1 to %d' % (split, spec.name, spec.num_splits))
-    if source not in SOURCES:
-        raise ValueError('--source %s: takes one of %s' % (source, ', '.join(SOURCES)))
+    root = _checked_root(spec, root, split, source)
     notes = _rendered(spec, root)
     tree, class_names = _look_around(spec, root, source)
     search = Search(tree, class_names, split, spec.list_names, spec.counts() if spec.counts else None)
@@ -165,6 +171,9 @@ def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, s
     DataNotFound where there is nothing to read; ValueError for a list that is wrong or names absent files, and for a
     split or source that does not exist.
     """
+    root = _checked_root(spec, root, split, source)
+    if source == 'packed' or source == 'auto' and is_store(root):
+        return VideoSet(spec.name, *packed_parts(root, spec.name, split))
     root, class_names, tree, rows, notes = find_rows(spec, root, split, source)
     train = _video_list(spec, rows.train, rows.train_list, tree.train_root, tree.kind, notes)
     test = _video_list(spec, rows.test, rows.test_list, tree.test_root, tree.kind, notes)

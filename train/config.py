@@ -15,7 +15,7 @@ AMP_DTYPES = ("auto", "fp16", "bf16", "fp32")
 AMP_ENGINES = ("native", "apex")
 BACKENDS = ("auto", "hccl", "nccl", "gloo")
 DEVICES = ("auto", "npu", "cuda", "cpu")
-SOURCES = ("auto", "video", "rawframes")
+SOURCES = ("auto", "video", "rawframes", "packed")
 
 _FROM_PRETRAINED = dict(pretrained=True, amp=True, opt_level="O2", loss_scale=128.0)
 # The table of the scripts under test/: one row a script. Percentages are shares of the run's optimizer steps.
@@ -55,8 +55,9 @@ class TrainConfig:
                            metavar="NAME")
     data_root: Optional[str] = _option(None, "folder of the data set (default: dataset/NAME/raw)", metavar="DIR")
     split: int = _option(1, "which of the data set's official splits, 1 to 3")
-    source: str = _option("auto", "read video files or extracted frames; auto takes videos where there are any",
+    source: str = _option("auto", "read video files, extracted frames or a packed store; auto takes what is there",
                           SOURCES)
+    shuffle_window: int = _option(0, "read a packed store shard by shard and mix this many clips (0: mix all of them)")
     clip_length: int = _option(8, "frames of a clip")
     train_frame_interval: int = _option(8, "distance between the frames of a training clip, in frames of the video")
     val_frame_interval: int = _option(8, "distance between the frames of an evaluation clip, in frames of the video")
@@ -120,7 +121,7 @@ class TrainConfig:
         for name in ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size", "batch_size",
                      "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size", "split"):
             _at_least(self, name, 1)
-        for name in ("max_steps", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
+        for name in ("max_steps", "shuffle_window", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
             _at_least(self, name, 0)
         for name in ("workers", "local_rank"):
             _at_least(self, name, -1)

@@ -1,10 +1,15 @@
 """The three streams of a run, and the end of their processes."""
 import multiprocessing
 
+import pytest
 import torch
 from features import KEEPS_WORKERS
 from film_numbers import FILMS, FRAMES
+from packed_films import make_store
 
+from data.packed_index import read_index
+from data.packed_store import PackedVideos
+from data.sample_order import SampleOrder
 from data.streams import ClipGeometry, ClipStreams, Share
 from data.video_list import VideoList
 
@@ -36,6 +41,18 @@ def test_evaluation_is_each_video_once_over_the_ranks():
 
 def test_a_short_epoch():
     assert streams(epoch_div_factor=2).steps_per_epoch == 1
+
+
+def test_a_window_wants_rows_that_lie_in_shards(tmp_path):
+    with pytest.raises(ValueError, match="--shuffle-window 8: only a packed store"):
+        streams(shuffle_window=8)
+    make_store(tmp_path / "store")
+    index = read_index(str(tmp_path / "store"))
+    train, test = (PackedVideos(str(tmp_path / "store"), index, 1, part) for part in (0, 1))
+    run = ClipStreams(train, test, GEOMETRY, Share(0, 1, 2, 2, 0, False), 5, shuffle_window=1)
+    order = [row for batch in run.training(0, 0, 2) for row in batch.index.tolist()]
+    read = SampleOrder(5, 5, train.stretches(), 1)(0).tolist()[:4]
+    assert [row for row in read if row != 2] == [row for row, asked in zip(order, read) if asked != 2]
 
 
 def test_closing_ends_the_workers():

@@ -145,6 +145,15 @@ def test_another_run_is_refused_with_each_difference(tmp_path):
         check_same_run(content, {"network": "B", "global_batch": 8, "random_seed": 1}, tmp_path)
 
 
+def test_another_order_of_the_clips_is_another_run(tmp_path):
+    old, windowed = dict(CONTENT, config={}), dict(CONTENT, config={"shuffle_window": 9})
+    check_same_run(old, {"shuffle_window": 0}, tmp_path)
+    check_same_run(windowed, {"shuffle_window": 9}, tmp_path)
+    for content, window in ((old, 9), (windowed, 0), (windowed, 8)):
+        with pytest.raises(CheckpointError, match="shuffle_window was"):
+            check_same_run(content, {"shuffle_window": window}, tmp_path)
+
+
 def test_momentum_is_kept_by_name():
     def optimizer(names):
         parameters = {n: torch.nn.Parameter(torch.ones(2) * i) for i, n in enumerate(sorted(names))}

@@ -1,0 +1,135 @@
+"""Packs a data set into a store that is several times faster to train from: scaled JPEG frames in a few large files.
+
+    python -m dataset.pack UCF101 --output dataset/UCF101/packed
+    python train_model.py --dataset UCF101 --data-root dataset/UCF101/packed
+
+The store is tar shards with a table of offsets in each and one index, because tar is what every machine reads, an
+offset is all that mmap needs, and a finished shard never changes, so that a stopped command goes on behind it. LMDB and
+HDF5 would each be one more package and one file that a kill may leave torn; a zip file's directory of all frames would
+be held in memory by every worker; webdataset reads tar files from end to end, which gives no clip at random.
+"""
+import argparse
+import os
+import sys
+import time
+from typing import Callable, Iterator, List, Optional, Tuple
+
+from data.packed_index import PackedIndex, read_index
+from dataset.packed import changed_videos, damaged_videos, refuse_changed
+from dataset.packing import finished, pack
+from dataset.packing_source import Options, collect
+from dataset.specs import SOURCES, find_dataset
+
+SOUND, UNSOUND, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+NAMED_AT_MOST = 20  # broken videos on the screen; the index has all
+SAY_EVERY = {True: 1.0, False: 10.0}  # seconds between words of progress, on a terminal and elsewhere
+
+
+def _said(steps: Iterator[Tuple[int, int]], total: int, say: Callable[[str], None]) -> None:
+    """Runs all the steps, with a word now and then about how far they are."""
+    began = spoke = time.monotonic()
+    first = None
+    for done, size in steps:
+        if first is None:
+            first = done
+            if done:
+                say('%d of %d videos were packed before' % (done, total))
+        now = time.monotonic()
+        if now - spoke >= SAY_EVERY[sys.stderr.isatty()]:
+            left = (total - done) * (now - began) / max(1, done - first)
+            say('%d of %d videos packed, %.1f GB, %d:%02d:%02d left'
+                % (done, total, size / 1e9, left // 3600, left // 60 % 60, left % 60))
+            spoke = now
+
+
+def _say(text: str) -> None:
+    sys.stderr.write('\r\x1b[K' + text if sys.stderr.isatty() else text + '\n')
+    sys.stderr.flush()
+
+
+def describe(index: PackedIndex, folder: str) -> List[str]:
+    """What the store holds, what it costs, and what is not in it, in lines."""
+    videos, described = index.videos, index.description
+    size, source, frames = int(index.shards['bytes'].sum()), int(videos['size'].sum()), int(videos['num_frames'].sum())
+    lines = ['%s: %d videos, %d frames of at most %d pixels on the short side, %d shard(s)'
+             % (folder, (videos['num_frames'] > 0).sum(), frames, described.short_side, len(index.shards)),
+             '%.1f MB, %.1f kB a frame; %s: %.1f MB, so the store takes %.2f times as much'
+             % (size / 1e6, size / 1e3 / frames, 'the videos' if described.kind == 'video' else 'the raw frames',
+                source / 1e6, size / max(1, source))]
+    lost = [video for video in index.problems if not videos['num_frames'][video]]
+    for what, some in (('broken, left out', lost), ('broken, packed up to there', set(index.problems) - set(lost))):
+        lines += ['%s: %d' % (what, len(some))] if some else []
+        lines += ['  %s: %s' % (os.fsdecode(index.names[video]), index.problems[video])
+                  for video in sorted(some)[:NAMED_AT_MOST]]
+        lines += ['  ... and %d more' % (len(some) - NAMED_AT_MOST)] if len(some) > NAMED_AT_MOST else []
+    return lines
+
+
+def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m dataset.pack', description='Packs a data set into a few large '
+                                     'files, from which training reads several times faster. After a stop the same '
+                                     'command goes on.')
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
+    parser.add_argument('--output', required=True, metavar='DIR', help='folder of the store')
+    parser.add_argument('--data-root', metavar='DIR', help='folder of the data set; default: the one of train_model.py')
+    parser.add_argument('--split', type=int, help='one split alone; default: all there are')
+    parser.add_argument('--source', choices=SOURCES, default='auto', help='videos or raw frames; default auto')
+    parser.add_argument('--short-side', type=int, default=256, help='most pixels of the short side; smaller frames '
+                        'stay as they are; default %(default)s')
+    parser.add_argument('--quality', type=int, default=90, help='of the JPEG frames, 1 to 100; default %(default)s')
+    parser.add_argument('--shard-size', type=int, default=1024, help='most MiB of a file; default %(default)s')
+    parser.add_argument('--workers', type=int, default=cores, help='processes; default %(default)s, the cores')
+    parser.add_argument('--verify', action='store_true', help='pack nothing: read every frame of the store at '
+                        '--output, and compare all videos with those that were packed')
+    options = parser.parse_args(argv)
+    for name, most in (('short_side', 8192), ('quality', 100), ('shard_size', 1 << 30), ('workers', 1 << 10)):
+        if not 1 <= getattr(options, name) <= most:
+            parser.error('--%s %d: takes 1 to %d' % (name.replace('_', '-'), getattr(options, name), most))
+    return options
+
+
+def _verify(folder: str, workers: int) -> int:
+    """Reads everything; prints what is wrong. The exit code."""
+    index = read_index(folder)
+    damaged = list(damaged_videos(folder, index, workers))
+    print('\n'.join(damaged[:NAMED_AT_MOST] + ['%d of %d videos are damaged: pack again' % (
+        len(damaged), len(index.videos)) if damaged else 'all %d frames are sound' % index.shards['num_frames'].sum()]))
+    refuse_changed(folder, changed_videos(index, len(index.videos)))
+    return UNSOUND if damaged else SOUND
+
+
+def run(options: argparse.Namespace) -> int:
+    """Packs or verifies; the exit code."""
+    folder = os.path.abspath(options.output)
+    if options.verify:
+        return _verify(folder, options.workers)
+    settings = Options(options.short_side, options.quality, options.shard_size)
+    source, notes = collect(find_dataset(options.name), options.data_root, options.split, options.source, settings)
+    print('\n'.join(notes))
+    index = finished(source, folder)
+    if index is None:
+        _said(pack(source, folder, options.shard_size << 20, options.workers), len(source.names), _say)
+        index = read_index(folder)
+    else:
+        print('packed before; nothing to do')
+    if sys.stderr.isatty():
+        _say('')
+    print('\n'.join(describe(index, folder)))
+    return SOUND
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """The command; returns its exit code."""
+    try:
+        return run(_parse(argv))
+    except (ValueError, OSError) as error:
+        print('error: %s' % error, file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print('interrupted; the same command goes on behind the last finished shard', file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == '__main__':
+    sys.exit(main())
