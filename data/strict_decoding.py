@@ -19,6 +19,7 @@ NONE_SUSPECT = 1 << 62
 MOST_REORDERED = 16  # frames; more than H.264 lets a picture wait for others
 ERRORS = "explode+crccheck+bitstream+buffer"
 TIMED = ("h264", "hevc")  # of which each packet in an MP4 file is a frame
+PROMPT, NO_FRAME = ("mpeg4", "mjpeg"), 64  # codings without long reordering; bytes of a packet that stands for no frame
 OPTIONS = {"err_detect": ERRORS, "format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # The chunks of an AVI file: pieces of a stream named by its number, index pieces, and the headers' own.
 STREAM_CHUNK = re.compile(rb"(\d\d)(?:d[bcd]|wb|pc|tx|sb|iv)\Z")
@@ -43,9 +44,10 @@ def sound_part(path: str) -> SoundPart:
     Some damage is valid to every decoder (a changed coefficient, a changed brightness) and stays unseen.
     """
     av.logging.set_level(None)
-    frames = _Pass(_unbroken_chunks(path))
+    frames = _Pass()
     try:
-        with av.open(path, options=OPTIONS) as container:
+        frames.unbroken_pieces = _unbroken_chunks(path)
+        with av.open(path, options=OPTIONS, metadata_errors="ignore") as container:
             if not container.streams.video or container.streams.video[0].codec_context is None:
                 return SoundPart(0, "holds no video, or in an unknown coding")
             stream = container.streams.video[0]
@@ -55,7 +57,7 @@ def sound_part(path: str) -> SoundPart:
             for packet in container.demux(stream):
                 frames.take(packet)
             frames.end(stream.frames)
-    except (av.error.FFmpegError, ValueError, OverflowError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
         sound = min(frames.done, frames.suspect_from)
         return SoundPart(sound, "frame %d: %s" % (sound, getattr(error, "strerror", None) or error))
     return SoundPart(frames.done, "" if frames.done else "no frame can be decoded")
@@ -64,12 +66,13 @@ def sound_part(path: str) -> SoundPart:
 class _Pass:
     """One pass over the packets: frames done, and the first one of which it is in doubt whether it is the next."""
 
-    def __init__(self, unbroken_pieces: Optional[int]) -> None:
+    def __init__(self) -> None:
         self.done = self.packets = self.since_gap = 0
-        self.unbroken_pieces = unbroken_pieces
+        self.unbroken_pieces: Optional[int] = None
         self.suspect_from = NONE_SUSPECT
         self.gap: Optional[int] = None
         self.last_time = -NONE_SUSPECT
+        self.full_packets, self.packed = 0, False
         self.times: Optional[List[int]] = None  # a heap: of packets whose frames are to come, where each has one
 
     def take(self, packet: Any) -> None:
@@ -91,6 +94,7 @@ class _Pass:
                 raise ValueError("the frame before it is missing")
             self.done += 1
         self.packets += packet.size > 0
+        self._watch_lag(packet)
 
     def _doubt(self, place: int) -> None:
         self.suspect_from = max(0, min(self.suspect_from, place))
@@ -113,6 +117,18 @@ class _Pass:
             if self.since_gap > MOST_REORDERED:
                 self._doubt(self.gap)
                 raise ValueError("the time of a frame hereabouts is damaged")
+
+    def _watch_lag(self, packet: Any) -> None:
+        """In these codings a packet gives its frame at once, or after the next one; tiny packets stand for no frame.
+
+        Where B-frames are packed, two to a packet, nothing can be said.
+        """
+        codec = packet.stream.codec_context
+        self.full_packets += packet.size > NO_FRAME
+        self.packed = self.packed or self.done > self.full_packets
+        if packet.size and codec.name in PROMPT and not self.packed and (
+                self.full_packets - self.done > bool(codec.has_b_frames)):
+            raise ValueError("its packet gives no frame")
 
     def end(self, stated: int) -> None:
         """All packets are through, of `stated` in the container's head. ValueError where one is missing."""
