@@ -5,9 +5,11 @@ dataset/indexing.py writes it.
 """
 import json
 import math
+import operator
 import os
 import re
 import zlib
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 import cv2
@@ -78,17 +80,17 @@ def record_of(line: bytes) -> Optional[Record]:
 
 
 def _facts_of(line: bytes, place: int) -> Optional[Tuple[str, str, VideoFacts]]:
-    """(kind, version of OpenCV, facts) of a line whose path ends at `place`; ten times faster than the whole record."""
+    """(kind, version of OpenCV, facts) of a line whose path ends at `place`, without reading the rest of it."""
     found, end = FACTS.match(line, place), line.rfind(CHECK)
     try:
         if not found or int(line[end + len(CHECK):-2]) != zlib.crc32(line[:end]) or line[-2:] != b'}\n':
             return None
-        keys = tuple(int(key) for key in found.group(5).split(b',')) if found.group(5) else ()
+        keys = tuple(map(int, found.group(5).split(b','))) if found.group(5) else ()
     except ValueError:
         return None
     facts = VideoFacts(int(found.group(2)), int(found.group(3)), int(found.group(4)), keys)
     possible = (facts.num_frames < 1 << 31 and facts.size < 1 << 63 and abs(facts.mtime_ns) < 1 << 63
-                and all(before < key < facts.num_frames for before, key in zip((0,) + keys, keys)))
+                and (not keys or 0 < keys[0] and keys[-1] < facts.num_frames and all(map(operator.lt, keys, keys[1:]))))
     kind = found.group(1).decode('ascii')
     return (kind, found.group(6).decode('ascii', 'replace'), facts) if possible and kind in KINDS else None
 
@@ -117,7 +119,7 @@ def attach_index(root: str, videos: VideoList, part: str) -> str:
     rows: Dict[bytes, int] = {}  # path as in a line -> row
     repeated = []  # (row, first row of the same path)
     for row in range(len(videos)):
-        first = rows.setdefault(json.dumps(prefix + videos.relative(row)).encode('ascii')[1:-1], row)
+        first = rows.setdefault(quoted(prefix + videos.relative(row))[1:-1].encode('ascii'), row)
         if first != row:
             repeated.append((row, first))
     unusable = 0
