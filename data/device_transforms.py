@@ -1,21 +1,22 @@
 """The device's part of the augmentation, batched: HLS jitter, pixel noise, normalisation, layout.
 
 All functions take clips as (N, C, T, H, W): N clip, C = R, G, B, T frame. Values are levels 0..255 until normalised.
-The HLS arithmetic is OpenCV's 8-bit one: float inside, rounded to whole levels in between.
+The HLS arithmetic is OpenCV's 8-bit one: float inside, rounded to whole levels in between. On a processor OpenCV itself
+does it, see data/cpu_transforms.py.
 """
 from typing import Any, Iterator, Sequence, Tuple
 
 import numpy as np
 import torch
 
+from data.cpu_transforms import CpuTransform
 from data.randomness import uniform_noise
 
 MEAN = (124 / 255, 117 / 255, 104 / 255)
 STD = 1 / (0.0167 * 255)
 LEVEL = 1 / 255
 LEAST_CHROMA = 1.1920929e-07  # below it a pixel is grey
-VALUES_AT_ONCE = {"cpu": 1 << 18}  # a processor's caches hold little; other devices want large blocks
-VALUES_AT_ONCE_ON_DEVICE = 1 << 25
+VALUES_AT_ONCE = 1 << 25
 
 
 def hls_jitter(clip: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
@@ -57,18 +58,26 @@ class DeviceTransform:
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
+        self._on_cpu = CpuTransform(MEAN, STD)
 
     def __call__(self, batch: Any) -> torch.Tensor:
-        clip = batch.clip.permute(0, 4, 1, 2, 3)  # (N, C, T, H, W)
-        out = torch.empty(tuple(clip.shape), dtype=self.dtype, device=clip.device)
-        if batch.augmented:
-            noise = clip_noise(batch.noise_key, batch.jitter, clip.shape[1:])
-        for part, frames in _blocks(clip.shape, VALUES_AT_ONCE.get(clip.device.type, VALUES_AT_ONCE_ON_DEVICE)):
-            block = clip[part, :, frames]
-            if batch.augmented:
-                block = pixel_jitter(hls_jitter(block, batch.hls[part]), noise[part, :, frames])
-            out[part, :, frames] = normalize(block)
+        count, frames, height, width, channels = batch.clip.shape
+        out = torch.empty((count, channels, frames, height, width), dtype=self.dtype, device=batch.clip.device)
+        fill = self._on_cpu.apply if batch.clip.device.type == "cpu" else transform_in_blocks
+        fill(batch, out)
         return out
+
+
+def transform_in_blocks(batch: Any, out: torch.Tensor) -> None:
+    """Fills `out` (N, C, T, H, W) from a ClipBatch, with what any device can compute."""
+    clip = batch.clip.permute(0, 4, 1, 2, 3)  # (N, C, T, H, W)
+    if batch.augmented:
+        noise = clip_noise(batch.noise_key, batch.jitter, clip.shape[1:])
+    for part, frames in _blocks(clip.shape, VALUES_AT_ONCE):
+        block = clip[part, :, frames]
+        if batch.augmented:
+            block = pixel_jitter(hls_jitter(block, batch.hls[part]), noise[part, :, frames])
+        out[part, :, frames] = normalize(block)
 
 
 def _blocks(shape: Sequence[int], values: int) -> Iterator[Tuple[slice, slice]]:

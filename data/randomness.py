@@ -12,8 +12,7 @@ import torch
 WORD = 0xFFFFFFFF
 MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)  # below 2**31, so that a product with a 32-bit word fits int64
 GOLDEN = 0x9E3779B9
-WORDS_AT_ONCE = {"cpu": 1 << 16}  # a processor's caches hold little; other devices want large blocks
-WORDS_AT_ONCE_ON_DEVICE = 1 << 24
+WORDS_AT_ONCE = 1 << 24  # devices want large blocks
 Word = TypeVar("Word", int, torch.Tensor)
 
 
@@ -46,6 +45,30 @@ def noise_key(seed: int, epoch: int, sample: int) -> int:
     return key
 
 
+class NoiseWords:
+    """The noise as integers below 2**24, for processors: arithmetic on 32-bit words, what all keys share kept."""
+
+    def __init__(self, num: int = 0) -> None:
+        self._places = np.empty(0, np.uint32)  # the mixed words of positions
+        self._words, self._shifted = np.empty(0, np.uint32), np.empty(0, np.uint32)
+        self.reserve(num)
+
+    def reserve(self, num: int) -> None:
+        """Makes positions 0..num-1 ready."""
+        if num > len(self._places):
+            self._places = np.arange(GOLDEN, GOLDEN + num, dtype=np.int64).astype(np.uint32)
+            _mix_words(self._places, np.empty_like(self._places))
+
+    def at(self, key: int, start: int, num: int) -> np.ndarray:
+        """The words of a key at `num` positions from `start` on: (num,) uint32, valid until the next call."""
+        if num > len(self._words):
+            self._words, self._shifted = np.empty(num, np.uint32), np.empty(num, np.uint32)
+        words, shifted = self._words[:num], self._shifted[:num]
+        np.bitwise_xor(self._places[start:start + num], np.uint32(_mix(key)), out=words)
+        _mix_words(words, shifted)
+        return np.right_shift(words, np.uint32(8), out=words)
+
+
 def uniform_noise(keys: torch.Tensor, num: int) -> torch.Tensor:
     """Noise of each key at positions 0..num-1: (N,) int64 keys in [0, 2**32) -> (N, num) float32 in [0, 1).
 
@@ -53,7 +76,7 @@ def uniform_noise(keys: torch.Tensor, num: int) -> torch.Tensor:
     """
     noise = torch.empty((len(keys), num), dtype=torch.float32, device=keys.device)
     mixed = _mix(keys.clone()).unsqueeze(1)
-    step = max(1, WORDS_AT_ONCE.get(keys.device.type, WORDS_AT_ONCE_ON_DEVICE) // max(1, len(keys)))
+    step = max(1, WORDS_AT_ONCE // max(1, len(keys)))
     for start in range(0, num, step):
         stop = min(start + step, num)
         place = _mix(torch.arange(GOLDEN + start, GOLDEN + stop, dtype=torch.int64, device=keys.device))
@@ -61,6 +84,14 @@ def uniform_noise(keys: torch.Tensor, num: int) -> torch.Tensor:
         word >>= 8
         noise[:, start:start + step] = word
     return noise.mul_(1 / (1 << 24))
+
+
+def _mix_words(words: np.ndarray, shifted: np.ndarray) -> None:
+    """`_mix` of uint32 words, which wrap of themselves, in place; `shifted` is room of the same shape."""
+    for shift, multiplier in ((16, MULTIPLIERS[0]), (15, MULTIPLIERS[1]), (15, 1)):
+        np.bitwise_xor(words, np.right_shift(words, np.uint32(shift), out=shifted), out=words)
+        if multiplier != 1:
+            np.multiply(words, np.uint32(multiplier), out=words)
 
 
 def _mix(word: Word) -> Word:

@@ -1,21 +1,22 @@
 """Times the work of a training run: `python -m tools.benchmark step --device cpu --batch-size 2 --json step.json`.
 
 Variants are interleaved in one run and compared by medians, so that a machine whose speed drifts favours none.
-Synthetic clips: the device's own limit. Results with their set-up are kept in benchmarks/.
+`step` and `infer` take synthetic clips: the device's own limit; `input` times the pipeline up to the device.
+Results with their set-up are kept in benchmarks/.
 """
 import argparse
 import functools
-import json
 import statistics
 import sys
-import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 
 from data.clip_dataset import ClipBatch
 from data.device_transforms import DeviceTransform
 from network import build_network
+from tools import benchmark_input
+from tools.timing import interleave, markdown, paired_ratio, write_json
 from train import device as devices
 from train.amp_choice import build_precision
 from train.loop import Trainer
@@ -90,34 +91,25 @@ def measure(variants: Dict[str, Callable[[], Callable[[], None]]], setup: Setup,
         devices.synchronize(setup.device)
         peak = devices.peak_memory(setup.device)
         peaks[name] = None if peak is None or resident is None else peak - resident
-    seconds: Dict[str, List[float]] = {name: [] for name in ready}
-    for _ in range(rounds):
-        for name, run in ready.items():
-            begin = time.perf_counter()
-            run()
-            devices.synchronize(setup.device)
-            seconds[name].append(time.perf_counter() - begin)
+    seconds = interleave(ready, rounds, functools.partial(devices.synchronize, setup.device))
     return [{"variant": name, "clips_per_second": setup.batch_size / statistics.median(times),
-             "ratio": statistics.median(a / b for a, b in zip(seconds[REFERENCE], times)),
+             "ratio": paired_ratio(seconds[REFERENCE], times),
              "spread": [setup.batch_size / max(times), setup.batch_size / min(times)], "peak_memory_bytes": peaks[name]}
             for name, times in seconds.items()]
 
 
 def table(rows: Sequence[Dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| variant | clips/s | slowest to fastest | ratio to reference | peak memory, GiB |",
-             "| --- | --- | --- | --- | --- |"]
+    cells = []
     for row in rows:
         memory = "-" if row["peak_memory_bytes"] is None else "%.2f" % (row["peak_memory_bytes"] / 2 ** 30)
-        cells = (row["variant"], row["clips_per_second"], row["spread"][0], row["spread"][1], row["ratio"], memory)
-        lines.append("| %s | %.2f | %.2f to %.2f | %.2f | %s |" % cells)
-    return "\n".join(lines)
+        cells.append([row["variant"], "%.2f" % row["clips_per_second"], "%.2f to %.2f" % tuple(row["spread"]),
+                      "%.2f" % row["ratio"], memory])
+    return markdown(["variant", "clips/s", "slowest to fastest", "ratio to reference", "peak memory, GiB"], cells)
 
 
-def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.split("\n\n")[0])
-    parser.add_argument("what", choices=("step", "infer"), help="a whole training step, or classification alone")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `step` and `infer`."""
     parser.add_argument("--network", default="RESNET50_3D_GCN_X5")
     parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"))
     parser.add_argument("--batch-size", type=int, default=2, help="clips [2]")
@@ -127,30 +119,46 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each variant [9]")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: PyTorch's own choice)")
     parser.add_argument("--json", help="also write the rows there")
-    options = parser.parse_args(argv)
+
+
+def run(build: Callable[[Setup, str], Callable[[], None]], parser: argparse.ArgumentParser,
+        options: argparse.Namespace) -> int:
+    """Measures steps or inference, prints the table, writes the JSON."""
     unknown = [name for name in options.variants.split(",") if name not in LEVELS]
     if unknown or min(options.batch_size, options.rounds, options.clip_length, options.crop_size) < 1:
         parser.error("--variants %s: takes %s; sizes are 1 or more" % (options.variants, ", ".join(LEVELS)))
-    return options
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Measures, prints the table, writes the JSON."""
-    options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     setup = Setup(options.network, options.batch_size, options.clip_length, options.crop_size,
                   devices.choose_device(options.device))
-    build = step_variant if options.what == "step" else infer_variant
     names = sorted(set(options.variants.split(",")) | {REFERENCE}, key=list(LEVELS).index)
     rows = measure({name: functools.partial(build, setup, LEVELS[name]) for name in names}, setup, options.rounds)
     print("%s, %s, batch %d of %dx%dx%d, %s, torch %s" % (options.what, setup.network, setup.batch_size, setup.frames,
           setup.crop, setup.crop, devices.device_name(setup.device), torch.__version__))
     print(table(rows))
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=2)
+        write_json(options.json, rows)
     return 0
+
+
+WORK: Dict[str, Tuple[str, Callable[..., None], Callable[..., int]]] = {  # (words, options, function)
+    "step": ("a whole training step", add_options, functools.partial(run, step_variant)),
+    "infer": ("classification alone", add_options, functools.partial(run, infer_variant)),
+    "input": ("the input pipeline against its decode floor", benchmark_input.add_options, benchmark_input.run),
+}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="what", metavar="{%s}" % ",".join(WORK))
+    commands.required = True
+    for name, (words, options_of, work) in WORK.items():
+        command = commands.add_parser(name, help=words)
+        options_of(command)
+        command.set_defaults(work=functools.partial(work, command))
+    options = parser.parse_args(argv)
+    return int(options.work(options))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,14 @@ from film_numbers import UNIT
 
 from data import device_transforms
 from data.clip_dataset import ClipBatch
-from data.device_transforms import DeviceTransform, clip_noise, hls_jitter, normalize, pixel_jitter
+from data.device_transforms import (
+    DeviceTransform,
+    clip_noise,
+    hls_jitter,
+    normalize,
+    pixel_jitter,
+    transform_in_blocks,
+)
 from data.transforms import EvalTransform, TrainAugmentation, cut_clip
 
 sys.path.insert(0, str(UNIT / "golden"))
@@ -138,8 +145,10 @@ def test_the_batch_is_its_parts(device, monkeypatch):
     single = ClipBatch(*(field[3:4] if torch.is_tensor(field) else field for field in moved))
     assert torch.equal(out[3:4], DeviceTransform()(single))
     for values in (1, 3000, 10000):  # a frame, two frames, two clips
-        monkeypatch.setattr(device_transforms, "VALUES_AT_ONCE", {device: values})
-        assert torch.equal(out, DeviceTransform()(moved))
+        monkeypatch.setattr(device_transforms, "VALUES_AT_ONCE", values)
+        again = torch.empty_like(out)
+        transform_in_blocks(moved, again)
+        assert torch.equal(out, again)
     assert torch.allclose(out.cpu(), DeviceTransform()(whole), rtol=0, atol=1e-5)
     shifted = opencv_hls(clips[1], hls[1])
     noise = clip_noise(whole.noise_key[1:2], whole.jitter[1:2], (3, 3, 20, 24))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data import randomness
-from data.randomness import noise_key, random_state, uniform_noise
+from data.randomness import NoiseWords, noise_key, random_state, uniform_noise
 
 
 def mix(word):
@@ -42,9 +42,20 @@ def test_noise_depends_on_key_and_place_alone(monkeypatch):
     assert torch.equal(whole[2:3], uniform_noise(keys[2:3], 5000))
     assert torch.equal(whole[:, :77], uniform_noise(keys, 77))
     assert torch.equal(whole.flip(0), uniform_noise(keys.flip(0), 5000))
-    monkeypatch.setattr(randomness, "WORDS_AT_ONCE", {"cpu": 64})
+    monkeypatch.setattr(randomness, "WORDS_AT_ONCE", 64)
     assert torch.equal(whole, uniform_noise(keys, 5000))
     assert keys.tolist() == [7, 8, 9, 10, 11]
+
+
+def test_words_for_processors_are_the_same_noise():
+    keys, words = [0, 7, 2**32 - 1, 123456789], NoiseWords(700)
+    noise = uniform_noise(torch.tensor(keys), 5000).numpy() * 2**24
+    for key, row in zip(keys, noise):
+        assert np.array_equal(words.at(key, 0, 700), row[:700])
+        words.reserve(5000)
+        assert np.array_equal(words.at(key, 300, 4700), row[300:])
+        assert np.array_equal(words.at(key, 4999, 1), row[4999:])
+    assert words.at(7, 0, 10).dtype == np.uint32
 
 
 def test_noise_of_nothing():

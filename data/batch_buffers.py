@@ -1,0 +1,87 @@
+"""Room for the clips of batches that loader workers fill and the main process reads, made once and used again.
+
+A batch in fresh shared memory costs two page faults for every 4 kB and a file descriptor for every tensor: more than a
+JPEG's decoding. Here a worker copies clips into a room that the main process chose, and sends the rest as plain values.
+"""
+import itertools
+import mmap
+import multiprocessing
+import weakref
+from typing import Any, Iterator, List, MutableMapping, Optional, Sequence, Set, Sized, Tuple
+
+import numpy as np
+import torch
+
+from data.clip_dataset import ClipBatch, ClipSample, collate_clips
+
+NO_ROOM = -1
+NOTHING = np.empty(0, np.uint8)
+_numbers = itertools.count()
+# The thread that pins batches gets them from a queue and knows nothing else: it finds the rooms by their number.
+_open_rooms: MutableMapping[int, "BatchRooms"] = weakref.WeakValueDictionary()
+
+
+class BatchRooms:
+    """`count` rooms for clips of `shape` (N, T, H, W, C) uint8, in memory that forked workers share.
+
+    A room is free again when nothing refers to the batch in it any more: whoever keeps batches keeps their content.
+    """
+
+    def __init__(self, count: int, shape: Tuple[int, ...]) -> None:
+        size = int(np.prod(shape))
+        self.number = next(_numbers)
+        memory = np.frombuffer(mmap.mmap(-1, count * size), np.uint8)  # no page of it exists before it is filled
+        self._rooms = memory.reshape((count,) + tuple(shape))  # (rooms, N, T, H, W, C)
+        self._free = list(range(count))
+        self._taken: Set[int] = set()
+        _open_rooms[self.number] = self
+
+    def take(self) -> int:
+        """A room for a batch that is about to be asked for, NO_ROOM where all are in use."""
+        if not self._free:
+            return NO_ROOM
+        room = self._free.pop()  # the one used last: its pages exist
+        self._taken.add(room)
+        return room
+
+    def reclaim(self) -> None:
+        """Frees the rooms of batches that were asked for and never came; none may come any more."""
+        self._free.extend(self._taken)
+        self._taken.clear()
+
+    def fill(self, room: int, samples: Iterator[ClipSample]) -> Any:
+        """In a worker: a batch of the samples, its clips in the room; a ClipBatch where they are of other shapes."""
+        target, kept = self._rooms[room], []
+        for place, sample in enumerate(samples):
+            if sample.clip.shape == target.shape[1:] and place == len(kept):
+                target[place] = sample.clip
+                kept.append(sample._replace(clip=NOTHING))
+            else:
+                rest = [sample] + list(samples)
+                return collate_clips([filled._replace(clip=clip) for filled, clip in zip(kept, target)] + rest)
+        return BatchInRoom(self.number, room, kept)
+
+    def open(self, room: int, num_clips: int) -> torch.Tensor:
+        """In the main process: the clips in a room (N, T, H, W, C); the room is theirs as long as they are used."""
+        clips = self._rooms[room, :num_clips]
+        self._taken.discard(room)
+        weakref.finalize(clips, self._free.append, room).atexit = False
+        return torch.from_numpy(clips)  # the tensor's storage holds the array
+
+
+class BatchInRoom:
+    """A batch on its way to the main process."""
+
+    def __init__(self, rooms: int, room: int, samples: List[ClipSample]) -> None:
+        self._rooms, self._room, self._samples = rooms, room, samples
+
+    def open(self) -> ClipBatch:
+        """The batch, in the main process."""
+        clips = _open_rooms[self._rooms].open(self._room, len(self._samples))
+        return collate_clips(self._samples, clips)
+
+    def pin_memory(self) -> ClipBatch:
+        """The batch in pinned memory; a DataLoader's thread calls this by its name."""
+        batch = self.open()
+        pinned = {name: value.pin_memory() for name, value in batch._asdict().items() if torch.is_tensor(value)}
+        return batch._replace(**pinned)

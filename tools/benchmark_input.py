@@ -1,0 +1,245 @@
+"""The input pipeline against the floor of its decoder, measured in the same run: `python -m tools.benchmark input`.
+
+Floors: a fresh OpenCV open, grab to the last frame needed, retrieve the eight; cv2.imdecode of the eight files' bytes.
+Each case is a loader with one worker, which shares its core with the main process; `workers_2` has two on two cores.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import tempfile
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+import cv2
+import numpy as np
+import torch
+
+from data.clip_dataset import ClipDataset
+from data.clip_readers import RawFrames, VideoFile
+from data.clip_sampling import even_clip, random_clip
+from data.device_transforms import DeviceTransform
+from data.loaders import TrainSampler, eval_loader, train_loader
+from data.randomness import random_state
+from data.transforms import EvalTransform, TrainAugmentation
+from data.video_list import VideoList
+from tools import benchmark_films, benchmark_soak
+from tools.timing import interleave, markdown, paired_ratio, write_json
+
+CLIP_LENGTH, INTERVAL, BATCH_SIZE, SEED = 8, 8, 4, 1
+Pass = Callable[[], None]  # all clips of the list once, by draws of its own each time
+
+
+class Case(NamedTuple):
+    """What is timed, how many times as fast as what it must be."""
+
+    name: str
+    source: str  # of SOURCES
+    of: str  # of DENOMINATORS
+    demand: float
+    training: bool = True
+    to_float: bool = False  # with the device's part, on the processor
+    workers: int = 1
+    cores: int = 1
+
+
+CASES = (
+    Case("video_train", "video", "floor", 0.75),
+    Case("rawframes_train", "rawframes", "jpeg_floor", 0.5),
+    Case("video_train_cpu", "video", "floor", 0.4, to_float=True),
+    Case("video_eval", "video", "floor", 0.75, training=False),
+    Case("workers_2", "video", "workers_1", 1.8, workers=2, cores=2),
+)
+
+
+def video_source(films: Sequence[str], folder: str, clips: int) -> VideoList:
+    """`clips` rows over the films, their frames counted."""
+    counts = [VideoFile(film).num_frames for film in films]
+    return _rows("/", [os.path.abspath(film).lstrip("/") for film in films], counts, "video", clips)
+
+
+def rawframes_source(films: Sequence[str], folder: str, clips: int) -> VideoList:
+    """The same of the films' frames as JPEG files below `folder`."""
+    names = ["frames-%d" % number for number in range(len(films))]
+    counts = [benchmark_films.write_frames(film, os.path.join(folder, name)) for film, name in zip(films, names)]
+    return _rows(folder, names, counts, "rawframes", clips)
+
+
+def _rows(root: str, names: Sequence[str], counts: Sequence[int], kind: str, clips: int) -> VideoList:
+    films = list(itertools.islice(itertools.cycle(range(len(names))), clips))
+    return VideoList(root, [names[film] for film in films], [0] * clips, kind, [counts[film] for film in films])
+
+
+SOURCES = {"video": video_source, "rawframes": rawframes_source}
+
+
+def pin(cores: int) -> None:
+    """The main process, and workers that it starts from now on, on that many cores, where the system can do it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(AVAILABLE)[:cores])
+
+
+AVAILABLE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def loader_pass(case: Case, videos: VideoList) -> Pass:
+    """All clips through a loader."""
+    if case.training:
+        dataset = ClipDataset(videos, CLIP_LENGTH, INTERVAL, TrainAugmentation(), SEED, True)
+    else:
+        dataset = ClipDataset(videos, CLIP_LENGTH, INTERVAL, EvalTransform(), SEED, False)
+    sampler = TrainSampler(len(videos), BATCH_SIZE, 0, 1, SEED)
+    loader = (train_loader(dataset, sampler, case.workers, False) if case.training
+              else eval_loader(dataset, 0, 1, BATCH_SIZE, case.workers, False))
+    transform, epochs = DeviceTransform(), itertools.count()
+
+    def run() -> None:
+        pin(case.cores)
+        sampler.set_position(next(epochs))
+        for batch in loader:
+            if case.to_float:
+                transform(batch)
+    return run
+
+
+def wanted(videos: VideoList, training: bool) -> Iterator[List[Tuple[str, List[int]]]]:
+    """For each pass the (path, frame indices) of all clips: those that the loader draws."""
+    for epoch in itertools.count():
+        jobs = []
+        for row in range(len(videos)):
+            count = videos.num_frames(row) or 0
+            indices = (random_clip(count, CLIP_LENGTH, INTERVAL, random_state(SEED, epoch, row, "clip")) if training
+                       else even_clip(count, CLIP_LENGTH, INTERVAL))
+            jobs.append((videos.path(row), indices))
+        yield jobs
+
+
+def video_floor(case: Case, videos: VideoList) -> Pass:
+    """What decoding alone takes: on one thread, as the reader."""
+    threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []
+    passes = wanted(videos, case.training)
+
+    def run() -> None:
+        pin(1)
+        for path, indices in next(passes):
+            capture, places = cv2.VideoCapture(path, cv2.CAP_FFMPEG, threads), set(indices)
+            for index in range(max(indices) + 1):
+                capture.grab()
+                if index in places:
+                    capture.retrieve()
+            capture.release()
+    return run
+
+
+def jpeg_floor(case: Case, videos: VideoList) -> Pass:
+    """What decoding alone takes, the files' bytes being in memory."""
+    content: Dict[str, List[np.ndarray]] = {}
+    for row in range(len(videos)):
+        path, count = videos.path(row), videos.num_frames(row) or 0
+        if path not in content:
+            template = os.path.join(path, RawFrames(path, count).template)
+            content[path] = [np.fromfile(template.format(number + 1), np.uint8) for number in range(count)]
+    passes = wanted(videos, case.training)
+
+    def run() -> None:
+        pin(1)
+        for path, indices in next(passes):
+            for index in indices:
+                cv2.imdecode(content[path][index], cv2.IMREAD_COLOR)
+    return run
+
+
+def one_worker(case: Case, videos: VideoList) -> Pass:
+    """The case with a single worker."""
+    return loader_pass(case._replace(workers=1), videos)
+
+
+# name -> (function, source, None for the case's own)
+DENOMINATORS = {"floor": (video_floor, "video"), "jpeg_floor": (jpeg_floor, "rawframes"),
+                "workers_1": (one_worker, "video")}
+
+
+def measure(cases: Sequence[Case], films: Sequence[str], folder: str, clips: int,
+            rounds: int) -> Tuple[List[Dict[str, Any]], Dict[str, float]]:
+    """(a row of each case, clips a second of each denominator)."""
+    sources = {case.source for case in cases} | {DENOMINATORS[case.of][1] for case in cases}
+    lists = {source: SOURCES[source](films, folder, clips) for source in sorted(sources)}
+    variants: Dict[str, Pass] = {}
+    for case in cases:
+        build, source = DENOMINATORS[case.of]
+        variants.setdefault(_denominator(case), build(case, lists[source]))
+        variants[case.name] = loader_pass(case, lists[case.source])
+    interleave(variants, 1)  # starts the workers
+    seconds = interleave(variants, rounds)
+    speeds = {name: clips / statistics.median(times) for name, times in seconds.items()}
+    rows = [{"case": case.name, "clips_per_second": speeds.pop(case.name),
+             "ratio": paired_ratio(seconds[_denominator(case)], seconds[case.name]), "of": case.of} for case in cases]
+    return rows, speeds
+
+
+def _denominator(case: Case) -> str:
+    return "%s of %s" % (case.of, "training" if case.training else "evaluation")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `input`."""
+    parser.add_argument("--data", help="a folder with video files of your own; without it films are made")
+    parser.add_argument("--films", type=int, default=8, help="how many films to make, or to take from --data [8]")
+    parser.add_argument("--b-frames", type=int, default=0, help="between two others, in the films that are made [0]")
+    parser.add_argument("--clips", type=int, default=48, help="clips of each case in a round [48]")
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds [9]")
+    parser.add_argument("--cases", help="of %s [all]" % ", ".join(case.name for case in CASES))
+    parser.add_argument("--soak", type=int, metavar="CLIPS", help="instead: memory and open files over that many clips")
+    parser.add_argument("--json", help="also write the rows there")
+
+
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Measures, prints the table, writes the JSON."""
+    names = options.cases.split(",") if options.cases else [case.name for case in CASES]
+    unknown = set(names) - {case.name for case in CASES}
+    if unknown or min(options.films, options.rounds, options.clips // BATCH_SIZE) < 1 or options.b_frames < 0:
+        parser.error("--cases takes %s; --clips at least %d, --films and --rounds 1" % (
+            ", ".join(case.name for case in CASES), BATCH_SIZE))
+    cores = len(AVAILABLE)
+    cases = [case for case in CASES if case.name in names and case.cores <= cores]
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            films = _films(options, folder)
+            if options.soak:
+                rows = [benchmark_soak.soak(video_source(films, folder, options.soak // benchmark_soak.EPOCHS))]
+                print(benchmark_soak.sentence(rows[0]))
+            else:
+                rows, floors = measure(cases, films, folder, options.clips, options.rounds)
+                print(report(films[0], cases, rows, floors))
+    except ValueError as error:
+        parser.error(str(error))
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+        pin(cores)
+    if options.json:
+        write_json(options.json, rows)
+    return 0
+
+
+def _films(options: argparse.Namespace, folder: str) -> List[str]:
+    if options.data:
+        return benchmark_films.find_films(options.data, options.films)
+    films = [os.path.join(folder, "film-%d.avi" % number) for number in range(options.films)]
+    for number, film in enumerate(films):
+        benchmark_films.write_film(film, number, options.b_frames)
+    return films
+
+
+def report(film: str, cases: Sequence[Case], rows: Sequence[Dict[str, Any]], floors: Dict[str, float]) -> str:
+    """What was measured on what, and the table."""
+    load = ", load %.1f at the end" % os.getloadavg()[0] if hasattr(os, "getloadavg") else ""
+    head = "input, films of %s; %d cores, OpenCV %s, torch %s%s" % (
+        benchmark_films.coding(film), len(AVAILABLE), cv2.__version__, torch.__version__, load)
+    cells = [[name, "%.1f" % speed, "", "", ""] for name, speed in floors.items()]
+    cells += [[row["case"], "%.1f" % row["clips_per_second"], "%.2f" % row["ratio"], row["of"], "%.2f" % case.demand]
+              for case, row in zip(cases, rows)]
+    return head + "\n" + markdown(["case", "clips/s", "ratio", "of", "demanded"], cells)
