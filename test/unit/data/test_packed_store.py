@@ -10,11 +10,13 @@ import pytest
 from film_numbers import said_index
 from packed_films import BROKEN, NAMES, jpegs_of, make_store
 
-from data import packed_store
+from data import packed_index, packed_store
 from data.clip_dataset import ClipDataset
+from data.loaders import TrainSampler, train_loader
 from data.packed_index import FRAME, read_index, shard_file
-from data.packed_store import PackedVideos
+from data.packed_store import PackedStore, PackedVideos
 from data.reader import UnreadableClip
+from data.sample_order import SampleOrder
 from data.transforms import TrainAugmentation
 
 
@@ -171,6 +173,30 @@ def test_a_copy_for_another_process_carries_no_open_file(folder):
     clip = videos.open(0).read([3])
     other = pickle.loads(pickle.dumps(videos))
     assert not other._store._opened and np.array_equal(other.open(0).read([3]), clip)
+
+
+@pytest.mark.parametrize("window", [0, 2])
+def test_a_rank_reads_the_frames_of_its_own_clips_alone(folder, window, monkeypatch):
+    index = read_index(folder)
+    rows = np.array([(video, 0) for video in (0, 1, 2, 4, 5)] * 2, packed_index.ROW)[:8]
+    index = index._replace(splits={1: (rows, rows)})
+    read, frames_of = [], PackedStore.frames_of
+
+    def watched(self, shard, first, wanted):
+        read.append((shard, first))
+        return frames_of(self, shard, first, wanted)
+    monkeypatch.setattr(PackedStore, "frames_of", watched)
+    of_ranks = []
+    for rank in range(2):
+        videos = PackedVideos(folder, index, 1, 0)
+        dataset = ClipDataset(videos, 4, 3, TrainAugmentation(32, (32, 40)), 1, training=True)
+        order = SampleOrder(1, 8, videos.stretches(), window)
+        batches = list(train_loader(dataset, TrainSampler(8, 2, rank, 2, 1, order=order), 0, False))
+        asked = [index.videos[rows["video"][row]] for batch in batches for row in batch.index.tolist()]
+        assert read == [(video["shard"], video["first"]) for video in asked]
+        of_ranks.append([row for batch in batches for row in batch.index.tolist()])
+        del read[:]
+    assert sorted(of_ranks[0] + of_ranks[1]) == list(range(8))
 
 
 def test_a_dataset_reads_it_and_counts_what_is_broken(folder):
