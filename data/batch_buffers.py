@@ -5,9 +5,8 @@ JPEG's decoding. Here a worker copies clips into a room that the main process ch
 """
 import itertools
 import mmap
-import multiprocessing
 import weakref
-from typing import Any, Iterator, List, MutableMapping, Optional, Sequence, Set, Sized, Tuple
+from typing import Any, Iterator, List, MutableMapping, Set, Tuple
 
 import numpy as np
 import torch

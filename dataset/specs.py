@@ -57,6 +57,7 @@ class DatasetSpec(NamedTuple):
     defaults: Mapping[str, Any] = MappingProxyType({})
     scale_range: Tuple[float, float] = (1.0, 340 / 224)
     eval_scale: float = 256 / 224
+    published: Tuple[int, int] = (0, 0)  # training and test videos of a split where it is complete; 0 unknown
     counts: Optional[Callable[[], List[List[int]]]] = None  # clips of each class and group where it is complete
     render: Optional[Callable[[str], bool]] = None  # makes the videos on first use; True where it did
 
@@ -82,7 +83,7 @@ _SPECS = (
     DatasetSpec(
         name='HMDB51', aliases=('hmdb-51', 'hmdb_51', 'hmdb'), default_root='dataset/HMDB51/raw',
         classes='hmdb51_classes.tsv', num_splits=3, finders=(listed_rows, hmdb_rows),
-        homes=('', 'data', 'data/hmdb51', 'data/HMDB51', 'hmdb51', 'HMDB51'),
+        homes=('', 'data', 'data/hmdb51', 'data/HMDB51', 'hmdb51', 'HMDB51'), published=(3570, 1530),
         list_names=(
             ListNames('reference', 'list_cvt/hmdb51_split{split}_train.txt', 'list_cvt/hmdb51_split{split}_test.txt'),
             ListNames('videos', 'hmdb51_train_split_{split}_videos.txt', 'hmdb51_val_split_{split}_videos.txt'),

@@ -22,18 +22,21 @@ class Split(NamedTuple):
     notes: List[str]
 
 
+def known_source(path: str) -> str:
+    """What a clip was cut from, where its name has a form that says so (UCF-101's, Kinetics'); '' elsewhere."""
+    folder, name = os.path.split(path)
+    grouped, timed = GROUPED_NAME.match(name), TIMES.match(os.path.splitext(name)[0])
+    if grouped:
+        return '%s/g%s' % (os.path.basename(folder), grouped.group(2))
+    return timed.group(1) if timed else ''
+
+
 def source_of(path: str) -> str:
-    """What a clip was cut from, as its name says: the name without its number or times, folder included."""
+    """The same for any name: failing these forms, the name without its number, folder included."""
     folder, name = os.path.split(path)
     stem = os.path.splitext(name)[0]
-    grouped = GROUPED_NAME.match(name)
-    if grouped:
-        return '%s/g%s' % (folder, grouped.group(2))
-    found = TIMES.match(stem)
-    if found:
-        return found.group(1)  # of a known source: on one side even where two classes are cut from it
     found = COUNTER.match(stem)
-    return '%s/%s' % (folder, found.group(1) if found else stem)
+    return known_source(path) or '%s/%s' % (folder, found.group(1) if found else stem)
 
 
 def join_groups(groups: Sequence[str], same: Sequence[str]) -> List[str]:

@@ -1,4 +1,5 @@
 """dataset.check on real films: what it prints, writes and returns; and training with the index it leaves."""
+import base64
 import json
 import os
 import shutil
@@ -8,15 +9,18 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from film_numbers import FILMS, decode_all, write_frames
 from film_sets import damaged, film_set
 
+from data.device_transforms import normalize
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset import indexing
-from dataset.check import INTERRUPTED, SOUND, UNSOUND, USER_ERROR, main
+from dataset.check import INTERRUPTED, SOUND, UNSOUND, USER_ERROR, expected_counts, main
+from dataset.contact_sheet import seen_by_network
 from dataset.index import index_path, read_index
 from dataset.indexing import IndexInUse, update_index
 from dataset.specs import find_dataset, load_videos
@@ -44,7 +48,9 @@ def test_a_sound_set(tmp_path, capsys):
     assert (report["dataset"], report["num_train"], report["num_test"]) == ("folder", 3, 2)
     assert report["data_root"] == str(tmp_path) and report["index"] == index_path(str(tmp_path))
     said = capsys.readouterr()
-    assert said.out.endswith("in both splits: none\nindex: %s\nsound\n" % report["index"])
+    assert "in both splits: none\nleaking groups: none\ntrain: 3 videos; a class has 1 (a) to 2 (b)" in said.out
+    assert said.out.endswith("index: %s\nsound\n" % report["index"])
+    assert report["classes"] == {"a": {"train": 1, "test": 1}, "b": {"train": 2, "test": 1}}
     assert "5 of 5 examined" in said.err
     records = {record.path: record.facts.num_frames for record in read_index(report["index"])}
     assert records == {"train/a/one.avi": 72, "train/b/two.avi": 70, "train/b/three.avi": 72, "test/a/four.mp4": 72,
@@ -200,3 +206,41 @@ def test_clips_are_the_same_with_and_without_the_index(tmp_path):
             assert torch.equal(value, getattr(other, field)) if torch.is_tensor(value) else (
                 value == getattr(other, field))
     assert np.ptp(plain[0].clip.numpy()) > 100
+
+
+def test_groups_in_both_splits_are_a_fault(tmp_path):
+    root = film_set(tmp_path)
+    for name, film in (("train/a/v_a_g01_c01.avi", "mjpeg.avi"), ("test/a/v_a_g01_c02.avi", "mpeg4_gop12.avi"),
+                       ("train/b/abcdefghijk_000001_000011.avi", "xvid_no_b.avi")):
+        shutil.copyfile(str(FILMS / film), str(root / name))
+    code, report = run(root)
+    assert code == UNSOUND
+    assert report["leaking_groups"] == [{"train": ["train/a/v_a_g01_c01.avi"], "test": ["test/a/v_a_g01_c02.avi"]}]
+
+
+@pytest.mark.parametrize("name, split, counts", [("UCF101", 1, (9537, 3783)), ("UCF101", 2, (9586, 3734)),
+                                                 ("HMDB51", 3, (3570, 1530)), ("folder", 1, (0, 0)),
+                                                 ("motion10", 1, (900, 350))])
+def test_published_counts(name, split, counts):
+    assert expected_counts(find_dataset(name), split) == counts
+
+
+def test_the_sheet_shows_clips_of_every_class(tmp_path):
+    root = film_set(tmp_path)
+    page = tmp_path / "sheet.html"
+    options = ["--clip-length", "4", "--train-frame-interval", "5", "--sheet", str(page), "--sheet-clips", "3"]
+    assert run(root, *options)[0] == SOUND
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img") == 3 and "<b>a</b>" in text and "<b>b</b>" in text and "http" not in text
+    data = base64.b64decode(text.split("base64,")[1].split('"')[0])
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (224, 4 * 224, 3)
+    before = text
+    run(root, *options)
+    assert page.read_text(encoding="utf-8") == before
+
+
+def test_a_picture_of_a_clip_undoes_the_normalisation():
+    levels = np.random.RandomState(0).randint(0, 256, (3, 2, 4, 5)).astype(np.float32)
+    clip = normalize(torch.from_numpy(levels)[None])[0].numpy()
+    picture = seen_by_network(clip)
+    assert picture.shape == (4, 10, 3) and np.array_equal(picture[:, 5:].transpose(2, 0, 1), levels[:, 1])
