@@ -121,8 +121,9 @@ class ClipLoader(DataLoader):
         self._iterator = None
 
 
-def train_loader(dataset: ClipDataset, sampler: TrainSampler, workers: int, pin_memory: bool) -> ClipLoader:
-    """ClipBatches of the sampler's position. Persistent workers serve every epoch."""
+def train_loader(dataset: ClipDataset, sampler: Any, workers: int, pin_memory: bool) -> ClipLoader:
+    """ClipBatches of the position of a TrainSampler, or of what gives such lists. Persistent workers serve every epoch.
+    """
     if workers > 0 and not _keeps_workers():
         _log.info("loader workers start anew for every pass: this PyTorch cannot keep them")
     return _loader(dataset, sampler, sampler.batch_size, workers, pin_memory)
