@@ -6,7 +6,7 @@ JPEG's decoding. Here a worker copies clips into a room that the main process ch
 import itertools
 import mmap
 import weakref
-from typing import Any, Iterator, List, MutableMapping, Set, Tuple
+from typing import Any, Callable, List, MutableMapping, Sequence, Set, Tuple
 
 import numpy as np
 import torch
@@ -48,17 +48,16 @@ class BatchRooms:
         self._free.extend(self._taken)
         self._taken.clear()
 
-    def fill(self, room: int, samples: Iterator[ClipSample]) -> Any:
-        """In a worker: a batch of the samples, its clips in the room; a ClipBatch where they are of other shapes."""
-        target, kept = self._rooms[room], []
-        for place, sample in enumerate(samples):
-            if sample.clip.shape == target.shape[1:] and place == len(kept):
-                target[place] = sample.clip
-                kept.append(sample._replace(clip=NOTHING))
-            else:
-                rest = [sample] + list(samples)
-                return collate_clips([filled._replace(clip=clip) for filled, clip in zip(kept, target)] + rest)
-        return BatchInRoom(self.number, room, kept)
+    def fill(self, room: int, ids: Sequence[Any], fetch: Callable[[Any, np.ndarray], ClipSample]) -> Any:
+        """In a worker: the batch of some samples, its clips in the room; a ClipBatch where they are of other shapes."""
+        places = self._rooms[room]
+        samples = [fetch(sample, place) for sample, place in zip(ids, places)]
+        if any(sample.clip.shape != places.shape[1:] for sample in samples):
+            return collate_clips(samples)
+        for sample, place in zip(samples, places):
+            if sample.clip is not place:
+                place[...] = sample.clip
+        return BatchInRoom(self.number, room, [sample._replace(clip=NOTHING) for sample in samples])
 
     def open(self, room: int, num_clips: int) -> torch.Tensor:
         """In the main process: the clips in a room (N, T, H, W, C); the room is theirs as long as they are used."""
@@ -81,6 +80,6 @@ class BatchInRoom:
 
     def pin_memory(self) -> ClipBatch:
         """The batch in pinned memory; a DataLoader's thread calls this by its name."""
-        batch = self.open()
-        pinned = {name: value.pin_memory() for name, value in batch._asdict().items() if torch.is_tensor(value)}
-        return batch._replace(**pinned)
+        fields: Any = self.open()
+        pinned: Any = (field.pin_memory() if torch.is_tensor(field) else field for field in fields)
+        return ClipBatch(*pinned)

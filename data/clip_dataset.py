@@ -57,13 +57,14 @@ class ClipBatch(NamedTuple):
     augmented: bool
 
 
-def collate_clips(samples: Sequence[ClipSample]) -> ClipBatch:
-    """Samples of one clip shape -> a batch."""
+def collate_clips(samples: Sequence[ClipSample], clips: Optional[torch.Tensor] = None) -> ClipBatch:
+    """Samples of one clip shape -> a batch; `clips` (N, T, H, W, C), where given, stands for those of the samples."""
     columns = ClipSample(*zip(*samples))
-    clips: Any = columns.clip
     failures: Any = columns.failures
+    if clips is None:
+        clips = default_collate([torch.from_numpy(sample.clip) for sample in samples])
     return ClipBatch(
-        clip=default_collate([torch.from_numpy(clip) for clip in clips]),  # in a worker, straight to shared memory
+        clip=clips,
         label=torch.tensor(columns.label, dtype=torch.int64),
         index=torch.tensor(columns.index, dtype=torch.int64),
         hls=torch.tensor(columns.hls, dtype=torch.int64),
@@ -98,6 +99,7 @@ class ClipDataset(Dataset):
         self.num_clips = 1
         self.repeat_frame: Optional[int] = None
         self._scratch = np.random.RandomState(0)
+        self._room: Optional[np.ndarray] = None
         # Exact frame counts as they become known, 0 before; shared, so that what one worker counted, all know.
         self._frame_counts = torch.zeros(max(1, len(videos)), dtype=torch.int32).share_memory_()
 
@@ -113,6 +115,11 @@ class ClipDataset(Dataset):
         changed.repeat_frame = place
         return changed
 
+    @property
+    def clip_shape(self) -> Tuple[int, ...]:
+        """(T, H, W, C) of its clips."""
+        return self.clip_length, self.transform.crop, self.transform.crop, 3
+
     def __len__(self) -> int:
         return len(self.videos) * self.num_clips
 
@@ -121,6 +128,14 @@ class ClipDataset(Dataset):
         if isinstance(self.transform, TrainAugmentation):
             return self._train_sample(epoch, sample, self.transform)
         return self._eval_sample(sample, self.transform)
+
+    def fetch(self, key: Tuple[int, int], room: np.ndarray) -> ClipSample:
+        """The same, its clip in `room` (T, H, W, C) where it can be read and has this shape."""
+        self._room = room
+        try:
+            return self[key]
+        finally:
+            self._room = None
 
     def _train_sample(self, epoch: int, sample: int, transform: TrainAugmentation) -> ClipSample:
         failures: List[Failure] = []
@@ -153,7 +168,7 @@ class ClipDataset(Dataset):
         try:
             reader = self._open(row)
             indices = random_clip(reader.num_frames, self.clip_length, self.interval, states("clip"))
-            return reader.read(indices, cut)
+            return reader.read(indices, cut, self._room)
         except UnreadableClip as error:
             failures.append(self._failure(row, error))
             readable = error.readable
@@ -161,7 +176,7 @@ class ClipDataset(Dataset):
             return None
         try:
             indices = random_clip(readable, self.clip_length, self.interval, states("clip again"))
-            return self._open(row).read(indices, cut)
+            return self._open(row).read(indices, cut, self._room)
         except UnreadableClip:
             return None
 
@@ -173,7 +188,7 @@ class ClipDataset(Dataset):
             indices = even_clip(reader.num_frames, self.clip_length, self.interval, self.num_clips, number)
             if self.repeat_frame is not None:
                 indices = [indices[self.repeat_frame]] * self.clip_length
-            clip = reader.read(indices, transform.cut)
+            clip = reader.read(indices, transform.cut, self._room)
         except UnreadableClip as error:
             failures = (self._failure(row, error),)
             clip = np.zeros((self.clip_length, transform.crop, transform.crop, 3), np.uint8)

@@ -4,18 +4,22 @@ Sample ids travel to the workers, state does not. The seam for what DataLoader l
 """
 import inspect
 import logging
+import multiprocessing
 import signal
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from data.batch_buffers import NO_ROOM, BatchInRoom, BatchRooms
 from data.clip_dataset import ClipDataset, collate_clips
 from data.sample_order import SampleOrder
 
 _log = logging.getLogger(__name__)
 PRECISE_BN_EPOCHS = 1 << 20  # added to the epoch, it gives precise BN draws of its own
+PREFETCHED = 2  # batches that a DataLoader asks of each worker ahead of time
+SPARE_ROOMS = 3  # for batches in the main process: in use, on their way to the device, and kept a moment longer
 SampleId = Tuple[int, int]  # (epoch, sample)
 
 
@@ -74,25 +78,56 @@ def eval_indices(num_samples: int, rank: int, world_size: int) -> range:
     return range(rank, num_samples, world_size)
 
 
+class Batches(Dataset):
+    """A data set as its batches, asked for by (room, sample ids)."""
+
+    def __init__(self, dataset: ClipDataset, rooms: Optional[BatchRooms]) -> None:
+        self.dataset, self.rooms = dataset, rooms
+
+    def __getitem__(self, request: Tuple[int, List[SampleId]]) -> Any:
+        room, ids = request
+        if self.rooms is None or room == NO_ROOM:
+            return collate_clips([self.dataset[sample] for sample in ids])
+        return self.rooms.fill(room, ids, self.dataset.fetch)
+
+
+class Requests:
+    """A sampler's batches, each with a room for its clips."""
+
+    def __init__(self, batches: Any, rooms: Optional[BatchRooms]) -> None:
+        self.batches, self.rooms = batches, rooms
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Tuple[int, List[SampleId]]]:
+        if self.rooms is not None:
+            self.rooms.reclaim()  # a loader asks for its first batch when the workers are done with an earlier pass
+        for ids in self.batches:
+            yield NO_ROOM if self.rooms is None else self.rooms.take(), ids
+
+
 class ClipLoader(DataLoader):
-    """A DataLoader that leaves torch's global generator as it was, on every version, and can be closed."""
+    """A DataLoader of ClipBatches that leaves torch's global generator as it was, and can be closed."""
 
     _iterator: Any = None  # where torch keeps persistent workers
 
     def __iter__(self) -> Any:
         with torch.random.fork_rng(devices=[]):
-            return super().__iter__()
+            batches = super().__iter__()
+        return (batch.open() if isinstance(batch, BatchInRoom) else batch for batch in batches)
 
     def close(self) -> None:
         """Ends the worker processes now; in a garbage collection each would wait out a timeout of seconds."""
         self._iterator = None
 
 
-def train_loader(dataset: ClipDataset, sampler: TrainSampler, workers: int, pin_memory: bool) -> ClipLoader:
-    """ClipBatches of the sampler's position. Persistent workers serve every epoch."""
+def train_loader(dataset: ClipDataset, sampler: Any, workers: int, pin_memory: bool) -> ClipLoader:
+    """ClipBatches of the position of a TrainSampler, or of what gives such lists. Persistent workers serve every epoch.
+    """
     if workers > 0 and not _keeps_workers():
         _log.info("loader workers start anew for every pass: this PyTorch cannot keep them")
-    return _loader(dataset, sampler, workers, pin_memory)
+    return _loader(dataset, sampler, sampler.batch_size, workers, pin_memory)
 
 
 def eval_loader(dataset: ClipDataset, rank: int, world_size: int, batch_size: int, workers: int,
@@ -100,7 +135,8 @@ def eval_loader(dataset: ClipDataset, rank: int, world_size: int, batch_size: in
     """ClipBatches of the rank's shard, in order, the last one as short as it comes."""
     if batch_size < 1:
         raise ValueError("--eval-batch-size must be at least 1, not %d" % batch_size)
-    return _loader(dataset, _EvalBatches(eval_indices(len(dataset), rank, world_size), batch_size), workers, pin_memory)
+    return _loader(dataset, _EvalBatches(eval_indices(len(dataset), rank, world_size), batch_size), batch_size, workers,
+                   pin_memory)
 
 
 class _EvalBatches:
@@ -121,12 +157,21 @@ def _keeps_workers() -> bool:
     return "persistent_workers" in inspect.signature(DataLoader.__init__).parameters
 
 
-def _loader(dataset: ClipDataset, batches: Any, workers: int, pin_memory: bool) -> ClipLoader:
+def _loader(dataset: ClipDataset, batches: Any, batch_size: int, workers: int, pin_memory: bool) -> ClipLoader:
     options: Dict[str, Any] = {}
+    rooms = None
     if workers > 0 and _keeps_workers():
         options["persistent_workers"] = True
-    return ClipLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate_clips,
-                      pin_memory=pin_memory, worker_init_fn=_start_worker, **options)
+        if multiprocessing.get_context().get_start_method() == "fork":
+            count = workers * PREFETCHED + SPARE_ROOMS
+            rooms = BatchRooms(count, (batch_size,) + dataset.clip_shape)
+    return ClipLoader(Batches(dataset, rooms), sampler=Requests(batches, rooms), batch_size=None, num_workers=workers,
+                      collate_fn=as_it_is, pin_memory=pin_memory, worker_init_fn=_start_worker, **options)
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collates nothing: batches come whole."""
+    return batch
 
 
 def _start_worker(worker: int) -> None:

@@ -41,8 +41,8 @@ def readable_before(index: int, path: str) -> Iterator[None]:
 class _Clip:
     """The frames gathered so far; allocated when the first one says its size."""
 
-    def __init__(self, length: int, cut_of: CutOf, blue_first: bool) -> None:
-        self._length, self._cut_of, self._blue_first = length, cut_of, blue_first
+    def __init__(self, length: int, cut_of: CutOf, blue_first: bool, out: Optional[np.ndarray]) -> None:
+        self._length, self._cut_of, self._blue_first, self._out = length, cut_of, blue_first, out
         self._shape: Tuple[int, ...] = ()
         self._cutter: Optional[FrameCutter] = None
         self.frames = np.empty((0, 0, 0, 3), np.uint8)
@@ -64,7 +64,9 @@ class _Clip:
     def _begin(self, shape: Tuple[int, ...]) -> FrameCutter:
         self._shape = shape
         cut = self._cut_of(shape[0], shape[1])
-        self.frames = np.empty((self._length, cut.window.height, cut.window.width, 3), np.uint8)
+        clip_shape = (self._length, cut.window.height, cut.window.width, 3)
+        fits = self._out is not None and self._out.shape == clip_shape
+        self.frames = self._out if fits and self._out is not None else np.empty(clip_shape, np.uint8)
         return FrameCutter(cut, shape[0], shape[1])
 
 
@@ -94,15 +96,15 @@ class Reader:
         """
         raise NotImplementedError
 
-    def read(self, indices: Sequence[int], cut_of: CutOf = whole_frame) -> np.ndarray:
+    def read(self, indices: Sequence[int], cut_of: CutOf = whole_frame, out: Optional[np.ndarray] = None) -> np.ndarray:
         """The frames at `indices`, in any order, repeats allowed, cut as `cut_of` says: (T, H, W, C) uint8 RGB.
 
-        `cut_of` is called once, when the first frame tells the size. Raises UnreadableClip, also where the frames of
-        the clip differ in size.
+        `cut_of` is called once, when the first frame tells the size. `out` is filled and returned where it has the
+        clip's shape. Raises UnreadableClip, also where the frames of the clip differ in size.
         """
         places = _places(indices, self.num_frames, self.path)
         wanted = sorted(places)
-        clip = _Clip(len(indices), cut_of, self.blue_first)
+        clip = _Clip(len(indices), cut_of, self.blue_first, out)
         with contextlib.closing(self.frames(wanted)) as frames:
             for index in wanted:
                 frame = next(frames, None)

@@ -19,7 +19,7 @@ from data.clip_dataset import ClipDataset
 from data.clip_readers import RawFrames, VideoFile
 from data.clip_sampling import even_clip, random_clip
 from data.device_transforms import DeviceTransform
-from data.loaders import TrainSampler, eval_loader, train_loader
+from data.loaders import train_loader
 from data.randomness import random_state
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
@@ -52,61 +52,66 @@ CASES = (
 )
 
 
-def video_source(films: Sequence[str], folder: str, clips: int) -> VideoList:
-    """`clips` rows over the films, their frames counted."""
+def video_source(films: Sequence[str], folder: str) -> VideoList:
+    """A row for each film, its frames counted."""
     counts = [VideoFile(film).num_frames for film in films]
-    return _rows("/", [os.path.abspath(film).lstrip("/") for film in films], counts, "video", clips)
+    return VideoList("/", [os.path.abspath(film).lstrip("/") for film in films], [0] * len(films), "video", counts)
 
 
-def rawframes_source(films: Sequence[str], folder: str, clips: int) -> VideoList:
+def rawframes_source(films: Sequence[str], folder: str) -> VideoList:
     """The same of the films' frames as JPEG files below `folder`."""
     names = ["frames-%d" % number for number in range(len(films))]
     counts = [benchmark_films.write_frames(film, os.path.join(folder, name)) for film, name in zip(films, names)]
-    return _rows(folder, names, counts, "rawframes", clips)
-
-
-def _rows(root: str, names: Sequence[str], counts: Sequence[int], kind: str, clips: int) -> VideoList:
-    films = list(itertools.islice(itertools.cycle(range(len(names))), clips))
-    return VideoList(root, [names[film] for film in films], [0] * clips, kind, [counts[film] for film in films])
+    return VideoList(folder, names, [0] * len(names), "rawframes", counts)
 
 
 SOURCES = {"video": video_source, "rawframes": rawframes_source}
+AVAILABLE = sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def pin(cores: int) -> None:
     """The main process, and workers that it starts from now on, on that many cores, where the system can do it."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(AVAILABLE)[:cores])
+        os.sched_setaffinity(0, AVAILABLE[:cores])
 
 
-AVAILABLE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+class Order:
+    """Batches of (epoch, row) for one pass after the other, each with draws of its own."""
+
+    def __init__(self, num_rows: int, clips: int) -> None:
+        self.batch_size = BATCH_SIZE
+        self._num_rows, self._clips, self._epoch = num_rows, clips, 0
+
+    def __len__(self) -> int:
+        return self._clips // self.batch_size
+
+    def __iter__(self) -> Iterator[List[Tuple[int, int]]]:
+        ids = [(self._epoch + place // self._num_rows, place % self._num_rows) for place in range(self._clips)]
+        self._epoch = ids[-1][0] + 1
+        return (ids[start:start + self.batch_size] for start in range(0, len(self) * self.batch_size, self.batch_size))
 
 
-def loader_pass(case: Case, videos: VideoList) -> Pass:
+def loader_pass(case: Case, videos: VideoList, clips: int) -> Pass:
     """All clips through a loader."""
-    if case.training:
-        dataset = ClipDataset(videos, CLIP_LENGTH, INTERVAL, TrainAugmentation(), SEED, True)
-    else:
-        dataset = ClipDataset(videos, CLIP_LENGTH, INTERVAL, EvalTransform(), SEED, False)
-    sampler = TrainSampler(len(videos), BATCH_SIZE, 0, 1, SEED)
-    loader = (train_loader(dataset, sampler, case.workers, False) if case.training
-              else eval_loader(dataset, 0, 1, BATCH_SIZE, case.workers, False))
-    transform, epochs = DeviceTransform(), itertools.count()
+    transform = TrainAugmentation() if case.training else EvalTransform()
+    dataset = ClipDataset(videos, CLIP_LENGTH, INTERVAL, transform, SEED, case.training)
+    loader = train_loader(dataset, Order(len(videos), clips), case.workers, False)
+    on_processor = DeviceTransform()
 
     def run() -> None:
         pin(case.cores)
-        sampler.set_position(next(epochs))
         for batch in loader:
             if case.to_float:
-                transform(batch)
+                on_processor(batch)
     return run
 
 
-def wanted(videos: VideoList, training: bool) -> Iterator[List[Tuple[str, List[int]]]]:
+def wanted(videos: VideoList, clips: int, training: bool) -> Iterator[List[Tuple[str, List[int]]]]:
     """For each pass the (path, frame indices) of all clips: those that the loader draws."""
-    for epoch in itertools.count():
+    order = Order(len(videos), clips)
+    while True:
         jobs = []
-        for row in range(len(videos)):
+        for epoch, row in itertools.chain.from_iterable(order):
             count = videos.num_frames(row) or 0
             indices = (random_clip(count, CLIP_LENGTH, INTERVAL, random_state(SEED, epoch, row, "clip")) if training
                        else even_clip(count, CLIP_LENGTH, INTERVAL))
@@ -114,10 +119,10 @@ def wanted(videos: VideoList, training: bool) -> Iterator[List[Tuple[str, List[i
         yield jobs
 
 
-def video_floor(case: Case, videos: VideoList) -> Pass:
+def video_floor(case: Case, videos: VideoList, clips: int) -> Pass:
     """What decoding alone takes: on one thread, as the reader."""
     threads = [cv2.CAP_PROP_N_THREADS, 1] if hasattr(cv2, "CAP_PROP_N_THREADS") else []
-    passes = wanted(videos, case.training)
+    passes = wanted(videos, clips, case.training)
 
     def run() -> None:
         pin(1)
@@ -131,15 +136,14 @@ def video_floor(case: Case, videos: VideoList) -> Pass:
     return run
 
 
-def jpeg_floor(case: Case, videos: VideoList) -> Pass:
+def jpeg_floor(case: Case, videos: VideoList, clips: int) -> Pass:
     """What decoding alone takes, the files' bytes being in memory."""
     content: Dict[str, List[np.ndarray]] = {}
     for row in range(len(videos)):
         path, count = videos.path(row), videos.num_frames(row) or 0
-        if path not in content:
-            template = os.path.join(path, RawFrames(path, count).template)
-            content[path] = [np.fromfile(template.format(number + 1), np.uint8) for number in range(count)]
-    passes = wanted(videos, case.training)
+        template = os.path.join(path, RawFrames(path, count).template)
+        content[path] = [np.fromfile(template.format(number + 1), np.uint8) for number in range(count)]
+    passes = wanted(videos, clips, case.training)
 
     def run() -> None:
         pin(1)
@@ -149,12 +153,12 @@ def jpeg_floor(case: Case, videos: VideoList) -> Pass:
     return run
 
 
-def one_worker(case: Case, videos: VideoList) -> Pass:
+def one_worker(case: Case, videos: VideoList, clips: int) -> Pass:
     """The case with a single worker."""
-    return loader_pass(case._replace(workers=1), videos)
+    return loader_pass(case._replace(workers=1), videos, clips)
 
 
-# name -> (function, source, None for the case's own)
+# name -> (function, source of its clips)
 DENOMINATORS = {"floor": (video_floor, "video"), "jpeg_floor": (jpeg_floor, "rawframes"),
                 "workers_1": (one_worker, "video")}
 
@@ -163,12 +167,12 @@ def measure(cases: Sequence[Case], films: Sequence[str], folder: str, clips: int
             rounds: int) -> Tuple[List[Dict[str, Any]], Dict[str, float]]:
     """(a row of each case, clips a second of each denominator)."""
     sources = {case.source for case in cases} | {DENOMINATORS[case.of][1] for case in cases}
-    lists = {source: SOURCES[source](films, folder, clips) for source in sorted(sources)}
+    lists = {source: SOURCES[source](films, folder) for source in sorted(sources)}
     variants: Dict[str, Pass] = {}
     for case in cases:
         build, source = DENOMINATORS[case.of]
-        variants.setdefault(_denominator(case), build(case, lists[source]))
-        variants[case.name] = loader_pass(case, lists[case.source])
+        variants.setdefault(_denominator(case), build(case, lists[source], clips))
+        variants[case.name] = loader_pass(case, lists[case.source], clips)
     interleave(variants, 1)  # starts the workers
     seconds = interleave(variants, rounds)
     speeds = {name: clips / statistics.median(times) for name, times in seconds.items()}
@@ -209,7 +213,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory() as folder:
             films = _films(options, folder)
             if options.soak:
-                rows = [benchmark_soak.soak(video_source(films, folder, options.soak // benchmark_soak.EPOCHS))]
+                rows = [benchmark_soak.soak(video_source(films, folder), options.soak)]
                 print(benchmark_soak.sentence(rows[0]))
             else:
                 rows, floors = measure(cases, films, folder, options.clips, options.rounds)

@@ -32,8 +32,14 @@ def growth(values: Sequence[float]) -> float:
     return float(slope * (len(values) - 1) / np.mean(values))
 
 
-def soak(videos: VideoList) -> Dict[str, Any]:
-    """Three epochs of training clips of the list, with two workers -> how memory and open files grew over them."""
+def soak(films: VideoList, clips: int) -> Dict[str, Any]:
+    """Three epochs with `clips` training clips in all, two workers -> how memory and open files grew over them.
+
+    The list's rows are repeated as often as it takes. OSError where there is no /proc.
+    """
+    rows = [row % len(films) for row in range(clips // EPOCHS)]
+    videos = VideoList(films.root, [films.relative(row) for row in rows], [0] * len(rows), films.kind,
+                       [films.num_frames(row) or 0 for row in rows])
     sampler = TrainSampler(len(videos), BATCH_SIZE, 0, 1, 1)
     loader = train_loader(ClipDataset(videos, 8, 8, TrainAugmentation(), 1, True), sampler, WORKERS, False)
     every = max(1, EPOCHS * len(sampler) // LOOKS)

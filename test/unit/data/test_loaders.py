@@ -1,4 +1,5 @@
 """Order, shards and loaders: the same clips on any number of workers and ranks, and after a resume."""
+import os
 import random
 
 import numpy as np
@@ -10,6 +11,7 @@ from data.clip_dataset import ClipBatch, ClipDataset
 from data.loaders import PRECISE_BN_EPOCHS, TrainSampler, eval_indices, eval_loader, train_loader
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
+from tools.benchmark_soak import resources
 
 NAMES = sorted(FRAMES)
 
@@ -148,8 +150,8 @@ def test_epochs_differ(expected):
     assert len(set(keys.tolist())) == 72
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 5 worker processes")
+@pytest.mark.parametrize("workers", [1, 2, 5])
 def test_workers_change_nothing(workers, expected):
     sampler = TrainSampler(26, 12, 0, 1, 5)
     loader = train_loader(training(), sampler, workers, False)
@@ -161,7 +163,8 @@ def test_workers_change_nothing(workers, expected):
     assert equal(tensors(loader), tensors(expected[1][1:]))
 
 
-@pytest.mark.parametrize("world, workers", [(2, 0), (3, 2)])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 5 worker processes")
+@pytest.mark.parametrize("world, workers", [(2, 0), (2, 5), (3, 2)])
 def test_ranks_change_nothing(world, workers, expected):
     parts = [list(train_loader(training(), TrainSampler(26, 12 // world, rank, world, 5), workers, False))
              for rank in range(world)]
@@ -182,6 +185,20 @@ def test_evaluation_gives_every_video_once(world, workers):
                 found[row] = clip
     assert sorted(found) == list(range(10))
     assert torch.equal(found[0], found[6]) and not torch.equal(found[0], found[1])
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at processes through /proc")
+def test_memory_and_open_files_stay_as_they_are():
+    sampler = TrainSampler(26, 2, 0, 1, 5)
+    loader, looks = train_loader(training(), sampler, 2, False), []
+    for epoch in range(8):
+        sampler.set_position(epoch)
+        for _ in loader:
+            pass
+        looks.append(resources())
+    loader.close()
+    assert len({files for _, files in looks[2:]}) == 1
+    assert max(resident for resident, _ in looks[2:]) < looks[2][0] + 8  # MiB
 
 
 def test_an_empty_shard():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from network import build_network
-from tools import benchmark, one_frame
+from tools import benchmark, one_frame, timing
 
 
 @pytest.mark.parametrize("what", ["step", "infer"])
@@ -27,7 +27,7 @@ def test_benchmark_interleaves_variants_and_writes_rows(what, tmp_path, capsys):
 
 def test_ratio_is_of_paired_rounds(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
 
     def taking(seconds):
         times = iter([0.0] * benchmark.WARMUP_STEPS + seconds)
