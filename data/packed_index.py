@@ -13,6 +13,7 @@ from typing import Dict, List, NamedTuple, NoReturn, Tuple
 import numpy as np
 
 INDEX_NAME, FORMAT = "packed.zip", "packed clips 1"
+JOURNAL = "packing.jsonl"  # of a store that is not finished
 SHARD_NAME = "shard-%05d.tar"
 FRAME = np.dtype([("offset", "<i8"), ("size", "<i4"), ("checksum", "<u4")])  # bytes into the shard, bytes, CRC-32
 # A video's shard, its frames, the first one's place in the shard's table; bytes and time of change of the source.
@@ -87,8 +88,8 @@ def read_index(folder: str) -> PackedIndex:
         index = _assembled(_members(data))
         _check(index)
     except UNREADABLE as error:
-        raise DamagedStore("%s is damaged, or not the index of a packed store (%s): copy the store again, or pack it "
-                           "again with python -m dataset.pack" % (path, error))
+        raise DamagedStore("%s is damaged, or not the index of a packed store (%s): copy the store again, or make "
+                           "it again, in an empty folder, with python -m dataset.pack" % (path, error))
     return index
 
 
@@ -98,7 +99,7 @@ def check_shards(folder: str, index: PackedIndex) -> None:
         path = shard_file(folder, number)
         found = os.path.getsize(path) if os.path.isfile(path) else -1
         if found != expected:
-            raise DamagedStore("%s %s: copy it again, or pack the store again"
+            raise DamagedStore("%s %s: copy it again, or make the store again, in an empty folder"
                                % (path, "is not there" if found < 0 else "has %d bytes, not %d" % (found, expected)))
 
 

@@ -1,7 +1,7 @@
 """One video packed: its frames scaled, coded as JPEG, and written as the members of a tar file, one after the other."""
 import tarfile
 import zlib
-from typing import IO, List, NamedTuple, Tuple
+from typing import IO, List, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -10,6 +10,7 @@ from data.clip_readers import open_clip
 from data.packed_index import FRAME
 from data.reader import UnreadableClip
 from data.transforms import short_side_size
+from data.video_list import VideoFacts
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -21,6 +22,7 @@ class Task(NamedTuple):
     path: str
     kind: str  # as in VideoList
     num_frames: int  # as the list says, 0 for unknown
+    facts: Optional[VideoFacts]
     member: str  # folder of the frames within the tar file
     segment: str
     short_side: int
@@ -39,6 +41,7 @@ class Packed(NamedTuple):
 def pack_video(task: Task) -> Packed:
     """Writes the segment. Lets no exception out: a video that breaks off is packed up to there."""
     rows: List[Tuple[int, int, int]] = []
+    cv2.setNumThreads(0)  # each core has a process of its own
     try:
         with open(task.segment, 'wb') as file:
             problem = _write_frames(task, file, rows)
@@ -52,7 +55,7 @@ def _write_frames(task: Task, file: IO[bytes], rows: List[Tuple[int, int, int]])
     """Why not all frames were written, '' where they were."""
     shape: Tuple[int, ...] = ()
     try:
-        reader = open_clip(task.path, task.kind, task.num_frames or None)
+        reader = open_clip(task.path, task.kind, task.num_frames or None, task.facts)
         for number, frame in enumerate(reader.frames(range(reader.num_frames)), 1):
             if frame is None or frame.dtype != np.uint8 or frame.ndim != 3 or shape not in ((), frame.shape):
                 return 'frame %d cannot be decoded to 8-bit colour of the size before' % (number - 1)

@@ -5,7 +5,7 @@ from typing import Iterator, List, Sequence, Tuple
 
 import numpy as np
 
-from data.packed_index import PackedIndex, check_shards, index_file, read_index, shard_file
+from data.packed_index import JOURNAL, PackedIndex, check_shards, index_file, read_index, shard_file
 from data.packed_store import PackedStore, PackedVideo, PackedVideos
 from data.reader import UnreadableClip
 from dataset.rows import DataNotFound
@@ -15,8 +15,8 @@ LOOKED_AT = 200  # videos of the source that are compared at the start of a trai
 
 
 def is_store(root: str) -> bool:
-    """Whether a folder is a packed store."""
-    return os.path.isfile(index_file(root))
+    """Whether a folder is a packed store, finished or not."""
+    return os.path.isfile(index_file(root)) or os.path.isfile(os.path.join(root, JOURNAL))
 
 
 def stamp_of(path: str, kind: str) -> Tuple[int, int]:
@@ -51,6 +51,9 @@ def packed_parts(root: str, name: str, split: int) -> Tuple[List[str], PackedVid
     if not is_store(root):
         raise DataNotFound('%s: no packed store in %s\nMake one with python -m dataset.pack %s --output DIR, and give '
                            'that as --data-root.' % (name, root, name))
+    if not os.path.isfile(index_file(root)):
+        raise DataNotFound('%s: the packed store in %s is not finished\nGive the same python -m dataset.pack command '
+                           'again; it goes on where it stopped.' % (name, root))
     index = read_index(root)
     described = index.description
     if described.dataset != name:

@@ -15,11 +15,12 @@ from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from data import packed_index
-from data.packed_index import FRAME, SHARD, VIDEO, Description, PackedIndex, index_file, shard_file
+from data.packed_index import FRAME, JOURNAL, SHARD, VIDEO, Description, PackedIndex, index_file, shard_file
+from data.video_list import VideoFacts
 from dataset.pack_video import BLOCK, Packed, Task, pack_video, write_member
 from dataset.workers import Lost, run_all
 
-JOURNAL, WORK = 'packing.jsonl', '.packing-'
+WORK = '.packing-'
 MOST_SECONDS = 3600.0  # for one video; then it is given up
 WHAT = {'lists': 'its lists (or their videos) are others', 'videos': 'videos have changed (size or time of change)',
         'options': 'the options are others', 'decoder': 'OpenCV is another version'}
@@ -34,7 +35,7 @@ class Source(NamedTuple):
 
     description: Description
     names: List[bytes]  # paths below description.root
-    counts: List[int]  # frames as the lists say, 0 for unknown
+    known: List[Tuple[int, Optional[VideoFacts]]]  # frames as the lists say, 0 for unknown; what an index says
     sizes: np.ndarray  # (videos,) bytes
     times: np.ndarray  # (videos,) ns
     splits: Dict[int, Tuple[np.ndarray, np.ndarray]]  # as in PackedIndex
@@ -123,8 +124,9 @@ def _tasks(source: Source, work: str, first: int) -> Iterator[Task]:
     if len(set(members)) < len(members):
         members = names  # two that differ in their endings alone
     for video in range(first, len(names)):
-        yield Task(video, os.path.join(described.root, names[video]), described.kind, source.counts[video],
-                   members[video], os.path.join(work, '%d' % video), described.short_side, described.quality)
+        yield Task(video, os.path.join(described.root, names[video]), described.kind, *source.known[video],
+                   member=members[video], segment=os.path.join(work, '%d' % video), short_side=described.short_side,
+                   quality=described.quality)
 
 
 def _in_order(results: Iterator[Tuple[Task, Any]], first: int) -> Iterator[Tuple[int, Packed]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.packed_index import ROW, Description
 from data.randomness import random_state
-from data.video_list import VideoList
+from data.video_list import VideoFacts, VideoList
 from dataset.packed import is_store, stamp_of
 from dataset.packing import Source
 from dataset.rows import DataNotFound
@@ -31,8 +31,9 @@ def collect(spec: DatasetSpec, root: Optional[str], split: Optional[int], source
         raise ValueError('--data-root %s is a packed store already: give the data set that it was packed from' % root)
     sets, notes = _load(spec, root, split, source)
     first = next(iter(sets.values()))
-    counts = {path: count for videos in sets.values() for part in videos[2:4] for path, count in _paths(root, part)}
-    order = {path: video for video, path in enumerate(_packing_order(root, first, counts))}
+    known = {path: part_knows for videos in sets.values() for part in (videos.train, videos.test)
+             for path, part_knows in _known(root, part)}
+    order = {path: video for video, path in enumerate(_packing_order(root, first, list(known)))}
     splits = {number: (_rows(root, videos.train, order), _rows(root, videos.test, order))
               for number, videos in sets.items()}
     names = [os.fsencode(path) for path in order]
@@ -43,7 +44,7 @@ def collect(spec: DatasetSpec, root: Optional[str], split: Optional[int], source
                    'lists': _digest(listed), 'videos': _digest([sizes.tobytes(), times.tobytes()])}
     description = Description(spec.name, first.class_names, options.short_side, options.quality, root,
                               first.train.kind, fingerprint)
-    return Source(description, names, [counts[path] for path in order], sizes, times, splits), notes
+    return Source(description, names, [known[path] for path in order], sizes, times, splits), notes
 
 
 def _load(spec: DatasetSpec, root: str, split: Optional[int], source: str) -> Tuple[Dict[int, VideoSet], List[str]]:
@@ -63,23 +64,24 @@ def _load(spec: DatasetSpec, root: str, split: Optional[int], source: str) -> Tu
     return sets, notes
 
 
-def _paths(root: str, videos: VideoList) -> List[Tuple[str, int]]:
-    """(path below the root, frames as the list says or 0) of each row."""
+def _known(root: str, videos: VideoList) -> List[Tuple[str, Tuple[int, Optional[VideoFacts]]]]:
+    """(path below the root, what is known) of each row; see `Source`."""
     below = os.path.relpath(videos.root, root)
     prefix = '' if below == os.curdir else below + '/'
-    return [(prefix + videos.relative(row), videos.num_frames(row) or 0) for row in range(len(videos))]
+    return [(prefix + videos.relative(row), (videos.num_frames(row) or 0, videos.facts(row)))
+            for row in range(len(videos))]
 
 
-def _packing_order(root: str, first: VideoSet, counts: Dict[str, int]) -> List[str]:
+def _packing_order(root: str, first: VideoSet, everything: List[str]) -> List[str]:
     """Training videos mixed, so that even a sequential read meets all classes; then the others as they are listed."""
-    train = list(dict(_paths(root, first.train)))
+    train = list(dict(_known(root, first.train)))
     mixed = [train[place] for place in random_state(0, 0, 0, 'pack').permutation(len(train))]
-    return list(dict.fromkeys(mixed + list(dict(_paths(root, first.test))) + list(counts)))
+    return list(dict.fromkeys(mixed + list(dict(_known(root, first.test))) + everything))
 
 
 def _rows(root: str, videos: VideoList, order: Dict[str, int]) -> np.ndarray:
     rows = np.zeros(len(videos), ROW)
-    rows['video'] = [order[path] for path, _ in _paths(root, videos)]
+    rows['video'] = [order[path] for path, _ in _known(root, videos)]
     rows['label'] = videos.labels
     return rows
 

@@ -127,6 +127,30 @@ def test_a_table_of_noise_never_gives_a_frame(folder):
             videos.open(1).read([0, 9, 18])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_shard_gives_the_right_frames_or_none(folder, seed):
+    videos, random = training(folder), np.random.RandomState(seed)
+    expected = {row: videos.open(row).read(range(24)) for row in (1, 3)}
+    with open(shard_file(folder, 0), "rb") as file:
+        whole = file.read()
+    refused = 0
+    for number in range(60):
+        data = bytearray(whole)
+        start = random.randint(len(data))
+        length = min(len(data) - start, (1, 64, 4096)[number % 3])
+        data[start:start + length] = random.bytes(length)
+        with open(shard_file(folder, 0), "wb") as file:
+            file.write(data)
+        for row, clip in expected.items():
+            indices = sorted(random.choice(24, 8))
+            try:
+                assert np.array_equal(videos.open(row).read(indices), clip[indices])
+            except UnreadableClip as error:
+                refused += 1
+                assert "shard-00000.tar" in str(error) and error.readable <= indices[-1]
+    assert refused > 3
+
+
 def test_a_huge_frame_is_refused_before_it_is_decoded(folder):
     table = table_of(folder, 0)
     with open(shard_file(folder, 0), "r+b") as file:

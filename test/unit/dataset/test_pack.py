@@ -145,7 +145,7 @@ def test_after_kill_9_the_same_command_gives_the_same_bytes(root, tmp_path, monk
     killed(root, tmp_path / "store", 15)
     left = sorted(os.listdir(str(tmp_path / "store")))
     assert "shard-00000.tar" in left and "packed.zip" not in left
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="is not finished\n.*the same python -m dataset.pack command again"):
         load_videos(FOLDER, str(tmp_path / "store"))
     first = os.stat(str(tmp_path / "store" / "shard-00000.tar"))
     tasks = []
