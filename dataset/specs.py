@@ -22,7 +22,8 @@ from dataset.rows import (
     official_rows,
 )
 
-SOURCES = ('auto', 'video', 'rawframes', 'packed')
+FILES = ('auto', 'video', 'rawframes')
+SOURCES = FILES + ('packed',)
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FACTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'facts')
 
@@ -126,19 +127,26 @@ def find_dataset(name: str) -> DatasetSpec:
     raise ValueError('--dataset %s: takes one of %s' % (name, ', '.join(DATASETS)))
 
 
-def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> VideoSet:
-    """The videos of a split below `root` (default: the spec's own folder), all known to be there.
+class Found(NamedTuple):
+    """The rows of a split and where their paths lead from; whether anything lies there is not known yet."""
 
-    Renders the set first where it is a rendered one. DataNotFound where there is nothing to read; ValueError for a
-    list that is wrong or names absent files, and for a split or source that does not exist.
+    root: str
+    class_names: List[str]
+    tree: Tree
+    rows: Rows
+    notes: List[str]
+
+
+def find_rows(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> Found:
+    """The rows of a split below `root` (default: the spec's own folder); errors as of `load_videos`.
+
+    Renders the set first where it is a rendered one.
     """
     root = os.path.abspath(root or os.path.join(PROJECT, spec.default_root))
     if not 1 <= split <= spec.num_splits:
         raise ValueError('--split %d: %s has the splits 1 to %d' % (split, spec.name, spec.num_splits))
-    if source not in SOURCES:
-        raise ValueError('--source %s: takes one of %s' % (source, ', '.join(SOURCES)))
-    if source == 'packed' or source == 'auto' and is_store(root):
-        return VideoSet(spec.name, *packed_parts(root, spec.name, split))
+    if source not in FILES:
+        raise ValueError('--source %s: takes one of %s' % (source, ', '.join(FILES)))
     notes = _rendered(spec, root)
     tree, class_names = _look_around(spec, root, source)
     search = Search(tree, class_names, split, spec.list_names, spec.counts() if spec.counts else None)
@@ -148,7 +156,20 @@ def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, s
         raise DataNotFound('%s: no %s found for the %s below %s\n%s'
                            % (spec.name, part, 'videos' if tree.kind == 'video' else 'raw frames', root, spec.remedy))
     notes += ['%s: %s below %s' % (spec.name, 'videos' if tree.kind == 'video' else 'raw frames', tree.train_root)]
-    notes += rows.notes
+    return Found(root, class_names, tree, rows, notes + rows.notes)
+
+
+def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> VideoSet:
+    """The videos of a split below `root` (default: the spec's own folder), all known to be there; or those of the
+    packed store that `root` is.
+
+    DataNotFound where there is nothing to read; ValueError for a list that is wrong or names absent files, for a store
+    that is damaged or does not fit its source, and for a split or source that does not exist.
+    """
+    folder = os.path.abspath(root or os.path.join(PROJECT, spec.default_root))
+    if source == 'packed' or source == 'auto' and is_store(folder):
+        return VideoSet(spec.name, *packed_parts(folder, spec.name, split))
+    root, class_names, tree, rows, notes = find_rows(spec, root, split, source)
     train = _video_list(spec, rows.train, rows.train_list, tree.train_root, tree.kind, notes)
     test = _video_list(spec, rows.test, rows.test_list, tree.test_root, tree.kind, notes)
     return VideoSet(spec.name, class_names, train, test, notes)
