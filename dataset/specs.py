@@ -147,6 +147,8 @@ def find_rows(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, sou
         raise ValueError('--split %d: %s has the splits 1 to %d' % (split, spec.name, spec.num_splits))
     if source not in FILES:
         raise ValueError('--source %s: takes one of %s' % (source, ', '.join(FILES)))
+    if is_store(root):
+        raise ValueError('--data-root %s is a packed store: give the data set that it was packed from' % root)
     notes = _rendered(spec, root)
     tree, class_names = _look_around(spec, root, source)
     search = Search(tree, class_names, split, spec.list_names, spec.counts() if spec.counts else None)
