@@ -1,19 +1,19 @@
-"""Clips from a packed store: JPEG frames in a few large shard files, found through a table and read through mmap.
+"""Clips from a packed store: JPEG frames in a few large shard files, found through a table and read by offset.
 
-A process opens shards as it needs them and maps no more than the stretch of one clip, so that neither memory nor the
-number of open files grows. Every frame's checksum is compared when it is read. T frame, H, W, C = R, G, B.
+A process opens shards as it needs them and reads a frame at a time, so that neither memory nor the number of open files
+grows; a mapped file would be as fast, but a failing disk would then end the process. Every frame's checksum is compared
+when it is read. T frame, H, W, C = R, G, B.
 """
-import mmap
 import os
 import zlib
 from collections import OrderedDict
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from data.clip_readers import JPEG_BLUE_FIRST, decode_jpeg
 from data.packed_index import FRAME, PackedIndex, shard_file
-from data.reader import Frames, Reader, UnreadableClip
+from data.reader import Frames, Reader, UnreadableClip, readable_before
 from data.sample_order import Stretches
 from data.video_list import VideoList
 
@@ -102,20 +102,24 @@ class PackedVideo(Reader):
         self._store, self._shard, self._first = store, shard, first
 
     def frames(self, wanted: Sequence[int]) -> Frames:
-        """Maps the stretch of the shard that holds the frames, and decodes one after the other."""
+        """Reads and decodes one after the other."""
         try:
             file, rows = self._store.frames_of(self._shard, self._first, wanted)
-            start = min(row[0] for row in rows) // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-            stop = max(row[0] + row[1] for row in rows)
-            window = mmap.mmap(file, stop - start, access=mmap.ACCESS_READ, offset=start)
         except (OSError, ValueError) as error:
             raise self._unreadable(0, str(error))
-        with window:
-            for index, (offset, size, checksum) in zip(wanted, rows):
-                data = window[offset - start:offset - start + size]
-                if zlib.crc32(data) != checksum:
-                    raise self._unreadable(index, "frame %d is damaged" % index)
-                yield decode_jpeg(data, self.path)
+        for index, (offset, size, checksum) in zip(wanted, rows):
+            with readable_before(index, self.path):
+                image = self._frame(file, index, offset, size, checksum)
+            yield image
+
+    def _frame(self, file: int, index: int, offset: int, size: int, checksum: int) -> Optional[np.ndarray]:
+        try:
+            data = os.pread(file, size, offset)
+        except OSError as error:
+            raise self._unreadable(index, str(error))
+        if len(data) != size or zlib.crc32(data) != checksum:
+            raise self._unreadable(index, "frame %d is damaged" % index)
+        return decode_jpeg(data, self.path)
 
     def _unreadable(self, index: int, reason: str) -> UnreadableClip:
         name = os.path.basename(shard_file("", self._shard))

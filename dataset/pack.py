@@ -4,7 +4,7 @@
     python train_model.py --dataset UCF101 --data-root dataset/UCF101/packed
 
 The store is tar shards with a table of offsets in each and one index, because tar is what every machine reads, an
-offset is all that mmap needs, and a finished shard never changes, so that a stopped command goes on behind it. LMDB and
+offset is all that a reader needs, and a finished shard never changes, so that a stopped command goes on behind it. LMDB and
 HDF5 would each be one more package and one file that a kill may leave torn; a zip file's directory of all frames would
 be held in memory by every worker; webdataset reads tar files from end to end, which gives no clip at random.
 """
@@ -18,7 +18,7 @@ from data.packed_index import PackedIndex, read_index
 from dataset.packed import changed_videos, damaged_videos, refuse_changed
 from dataset.packing import finished, pack
 from dataset.packing_source import Options, collect
-from dataset.specs import SOURCES, find_dataset
+from dataset.specs import FILES, find_dataset
 
 SOUND, UNSOUND, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 NAMED_AT_MOST = 20  # broken videos on the screen; the index has all
@@ -74,7 +74,7 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument('--output', required=True, metavar='DIR', help='folder of the store')
     parser.add_argument('--data-root', metavar='DIR', help='folder of the data set; default: the one of train_model.py')
     parser.add_argument('--split', type=int, help='one split alone; default: all there are')
-    parser.add_argument('--source', choices=SOURCES, default='auto', help='videos or raw frames; default auto')
+    parser.add_argument('--source', choices=FILES, default='auto', help='videos or raw frames; default auto')
     parser.add_argument('--short-side', type=int, default=256, help='most pixels of the short side; smaller frames '
                         'stay as they are; default %(default)s')
     parser.add_argument('--quality', type=int, default=90, help='of the JPEG frames, 1 to 100; default %(default)s')

@@ -2,7 +2,7 @@
 import os
 import time
 from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from data.video_list import VideoList
 from dataset import motion10
@@ -23,7 +23,8 @@ from dataset.rows import (
     official_rows,
 )
 
-SOURCES = ('auto', 'video', 'rawframes', 'packed')
+FILES = ('auto', 'video', 'rawframes')
+SOURCES = FILES + ('packed',)
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FACTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'facts')
 
@@ -138,12 +139,12 @@ class Found(NamedTuple):
     notes: List[str]
 
 
-def _checked_root(spec: DatasetSpec, root: Optional[str], split: int, source: str) -> str:
+def _checked_root(spec: DatasetSpec, root: Optional[str], split: int, source: str, sources: Sequence[str]) -> str:
     """The root in full. ValueError for a split or source that does not exist."""
     if not 1 <= split <= spec.num_splits:
         raise ValueError('--split %d: %s has the splits 1 to %d' % (split, spec.name, spec.num_splits))
-    if source not in SOURCES:
-        raise ValueError('--source %s: takes one of %s' % (source, ', '.join(SOURCES)))
+    if source not in sources:
+        raise ValueError('--source %s: takes one of %s' % (source, ', '.join(sources)))
     return os.path.abspath(root or os.path.join(PROJECT, spec.default_root))
 
 
@@ -152,7 +153,9 @@ def find_rows(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, sou
 
     Renders the set first where it is a rendered one.
     """
-    root = _checked_root(spec, root, split, source)
+    root = _checked_root(spec, root, split, source, FILES)
+    if is_store(root):
+        raise ValueError('--data-root %s is a packed store: give the data set that it was packed from' % root)
     notes = _rendered(spec, root)
     tree, class_names = _look_around(spec, root, source)
     search = Search(tree, class_names, split, spec.list_names, spec.counts() if spec.counts else None)
@@ -167,12 +170,12 @@ def find_rows(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, sou
 
 def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> VideoSet:
     """The videos of a split below `root` (default: the spec's own folder), all known to be there, with what the
-    index says of them where there is one.
+    index says of them where there is one; or those of the packed store that `root` is.
 
-    DataNotFound where there is nothing to read; ValueError for a list that is wrong or names absent files, and for a
-    split or source that does not exist.
+    DataNotFound where there is nothing to read; ValueError for a list that is wrong or names absent files, for a store
+    that is damaged or does not fit its source, and for a split or source that does not exist.
     """
-    root = _checked_root(spec, root, split, source)
+    root = _checked_root(spec, root, split, source, SOURCES)
     if source == 'packed' or source == 'auto' and is_store(root):
         return VideoSet(spec.name, *packed_parts(root, spec.name, split))
     root, class_names, tree, rows, notes = find_rows(spec, root, split, source)

@@ -354,6 +354,8 @@ def test_wrong_words(root, tmp_path, capsys):
         load_videos(FOLDER, str(root), source="packed")
     assert run("folder", "--data-root", tmp_path / "store", "--output", tmp_path / "again") == 2
     assert "is a packed store already" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="is a packed store: give the data set that it was packed from"):
+        load_videos(find_dataset("motion10"), str(tmp_path / "store"), source="video")  # renders nothing into it
     assert run("folder", "--output", tmp_path / "nowhere", "--verify") == 2
     for words in (("--quality", 0), ("--quality", 101), ("--short-side", 0), ("--shard-size", 0), ("--workers", 0)):
         with pytest.raises(SystemExit):
