@@ -39,7 +39,7 @@ class BatchRooms:
         """A room for a batch that is about to be asked for, NO_ROOM where all are in use."""
         if not self._free:
             return NO_ROOM
-        room = self._free.pop()  # the one used last: its pages exist
+        room = self._free.pop(0)  # in turn: so all their pages exist soon, and a process grows no more
         self._taken.add(room)
         return room
 
