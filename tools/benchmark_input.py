@@ -20,9 +20,13 @@ from data.clip_readers import RawFrames, VideoFile
 from data.clip_sampling import even_clip, random_clip
 from data.device_transforms import DeviceTransform
 from data.loaders import train_loader
+from data.packed_index import ROW, Description, read_index
+from data.packed_store import PackedVideos
 from data.randomness import random_state
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
+from dataset.packed import stamp_of
+from dataset.packing import Source, pack
 from tools import benchmark_films, benchmark_soak
 from tools.timing import interleave, markdown, paired_ratio, write_json
 
@@ -46,6 +50,7 @@ class Case(NamedTuple):
 CASES = (
     Case("video_train", "video", "floor", 0.75),
     Case("rawframes_train", "rawframes", "jpeg_floor", 0.5),
+    Case("packed_train", "packed", "jpeg_floor", 0.6),
     Case("video_train_cpu", "video", "floor", 0.4, to_float=True),
     Case("video_eval", "video", "floor", 0.75, training=False),
     Case("workers_2", "video", "workers_1", 1.8, workers=2, cores=2),
@@ -65,7 +70,20 @@ def rawframes_source(films: Sequence[str], folder: str) -> VideoList:
     return VideoList(folder, names, [0] * len(names), "rawframes", counts)
 
 
-SOURCES = {"video": video_source, "rawframes": rawframes_source}
+def packed_source(films: Sequence[str], folder: str) -> VideoList:
+    """The same of a packed store of the films."""
+    store, names = os.path.join(folder, "store"), [os.fsencode(os.path.abspath(film).lstrip("/")) for film in films]
+    rows = np.zeros(len(films), ROW)
+    rows["video"] = np.arange(len(films))
+    stamps = np.array([stamp_of(film, "video") for film in films])
+    source = Source(Description("films", ["film"], 256, 90, "/", "video", {}), names, [(0, None)] * len(films),
+                    stamps[:, 0], stamps[:, 1], {1: (rows, rows[:0])})
+    for _ in pack(source, store, 1 << 30, 1):
+        pass
+    return PackedVideos(store, read_index(store), 1, 0)
+
+
+SOURCES = {"video": video_source, "rawframes": rawframes_source, "packed": packed_source}
 AVAILABLE = sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
