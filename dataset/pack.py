@@ -4,9 +4,10 @@
     python train_model.py --dataset UCF101 --data-root dataset/UCF101/packed
 
 The store is tar shards with a table of offsets in each and one index, because tar is what every machine reads, an
-offset is all that a reader needs, and a finished shard never changes, so that a stopped command goes on behind it. LMDB and
-HDF5 would each be one more package and one file that a kill may leave torn; a zip file's directory of all frames would
-be held in memory by every worker; webdataset reads tar files from end to end, which gives no clip at random.
+offset is all that a reader needs, and a finished shard never changes, so that a stopped command goes on behind it.
+LMDB and HDF5 would each be one more package and one file that a kill may leave torn; a zip file's directory of all
+frames would be held in memory by every worker; webdataset reads tar files from end to end, which gives no clip at
+random.
 """
 import argparse
 import os
