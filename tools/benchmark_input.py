@@ -9,7 +9,7 @@ import itertools
 import os
 import statistics
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ from data.video_list import VideoList
 from dataset.packed import stamp_of
 from dataset.packing import Source, pack
 from tools import benchmark_films, benchmark_soak
-from tools.timing import interleave, markdown, paired_ratio, write_json
+from tools.timing import interleave, markdown, paired_ratio, processor_seconds, write_json
 
 CLIP_LENGTH, INTERVAL, BATCH_SIZE, SEED = 8, 8, 4, 1
 Pass = Callable[[], None]  # all clips of the list once, by draws of its own each time
@@ -181,8 +181,8 @@ DENOMINATORS = {"floor": (video_floor, "video"), "jpeg_floor": (jpeg_floor, "raw
                 "workers_1": (one_worker, "video")}
 
 
-def measure(cases: Sequence[Case], films: Sequence[str], folder: str, clips: int,
-            rounds: int) -> Tuple[List[Dict[str, Any]], Dict[str, float]]:
+def measure(cases: Sequence[Case], films: Sequence[str], folder: str, clips: int, rounds: int,
+            clock: Optional[Callable[[], float]] = None) -> Tuple[List[Dict[str, Any]], Dict[str, float]]:
     """(a row of each case, clips a second of each denominator)."""
     sources = {case.source for case in cases} | {DENOMINATORS[case.of][1] for case in cases}
     lists = {source: SOURCES[source](films, folder) for source in sorted(sources)}
@@ -192,7 +192,7 @@ def measure(cases: Sequence[Case], films: Sequence[str], folder: str, clips: int
         variants.setdefault(_denominator(case), build(case, lists[source], clips))
         variants[case.name] = loader_pass(case, lists[case.source], clips)
     interleave(variants, 1)  # starts the workers
-    seconds = interleave(variants, rounds)
+    seconds = interleave(variants, rounds, clock=clock)
     speeds = {name: clips / statistics.median(times) for name, times in seconds.items()}
     rows = [{"case": case.name, "clips_per_second": speeds.pop(case.name),
              "ratio": paired_ratio(seconds[_denominator(case)], seconds[case.name]), "of": case.of} for case in cases]
@@ -211,6 +211,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", type=int, default=48, help="clips of each case in a round [48]")
     parser.add_argument("--rounds", type=int, default=9, help="timed rounds [9]")
     parser.add_argument("--cases", help="of %s [all]" % ", ".join(case.name for case in CASES))
+    parser.add_argument("--processor-time", action="store_true",
+                        help="count time on processors: for a machine that is busy, though not for workers_2")
     parser.add_argument("--soak", type=int, metavar="CLIPS", help="instead: memory and open files over that many clips")
     parser.add_argument("--json", help="also write the rows there")
 
@@ -234,7 +236,8 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
                 rows = [benchmark_soak.soak(video_source(films, folder), options.soak)]
                 print(benchmark_soak.sentence(rows[0]))
             else:
-                rows, floors = measure(cases, films, folder, options.clips, options.rounds)
+                rows, floors = measure(cases, films, folder, options.clips, options.rounds,
+                                       processor_seconds if options.processor_time else None)
                 print(report(films[0], cases, rows, floors))
     except ValueError as error:
         parser.error(str(error))

@@ -1,6 +1,5 @@
 """Whether a long run of the loader grows: resident memory and open files of the main process and its workers."""
 
-import multiprocessing
 import os
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -10,6 +9,7 @@ from data.clip_dataset import ClipDataset
 from data.loaders import TrainSampler, train_loader
 from data.transforms import TrainAugmentation
 from data.video_list import VideoList
+from tools.timing import processes
 
 EPOCHS, BATCH_SIZE, WORKERS, LOOKS = 3, 4, 2, 100
 WARM_UP = 0.1  # of the run: caches of libraries fill
@@ -17,9 +17,8 @@ WARM_UP = 0.1  # of the run: caches of libraries fill
 
 def resources() -> Tuple[float, int]:
     """(resident MiB, open files) of this process and its children, as Linux says."""
-    pids = [os.getpid()] + [child.pid for child in multiprocessing.active_children() if child.pid]
     pages, files = 0, 0
-    for pid in pids:
+    for pid in processes():
         with open("/proc/%d/statm" % pid, encoding="ascii") as file:
             pages += int(file.read().split()[1])
         files += len(os.listdir("/proc/%d/fd" % pid))

@@ -1,23 +1,44 @@
 """What the benchmarks share: interleaved timing, ratios of paired rounds, a Markdown table, rows as JSON."""
 
 import json
+import multiprocessing
+import os
 import statistics
 import time
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+
+def processes() -> List[int]:
+    """This process and its children."""
+    return [os.getpid()] + [child.pid for child in multiprocessing.active_children() if child.pid]
+
+
+def processor_seconds() -> float:
+    """Seconds that this process and its children have been on a processor, as Linux counts them: whatever else the
+    machine does. OSError where there is no /proc.
+    """
+    nanoseconds = 0
+    for pid in processes():
+        for thread in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/schedstat" % (pid, thread), encoding="ascii") as file:
+                nanoseconds += int(file.read().split()[0])
+    return nanoseconds / 1e9
 
 
 def interleave(variants: Dict[str, Callable[[], Any]], rounds: int,
-               after: Callable[[], None] = lambda: None) -> Dict[str, List[float]]:
+               after: Callable[[], None] = lambda: None,
+               clock: Optional[Callable[[], float]] = None) -> Dict[str, List[float]]:
     """Seconds of each variant in each round; all of them take their turn in a round, so that a machine whose speed
-    drifts favours none. `after` belongs to a variant's time: a device catches up in it.
+    drifts favours none. `after` belongs to a variant's time: a device catches up in it. `clock`: the wall's by default.
     """
+    clock = clock or time.perf_counter
     seconds: Dict[str, List[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
-            begin = time.perf_counter()
+            begin = clock()
             run()
             after()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(clock() - begin)
     return seconds
 
 

@@ -220,6 +220,16 @@ def test_frames_are_counted_once(monkeypatch):
     assert counted == [None, 70, 70] or counted == [None, 72, 72]
 
 
+def test_a_clip_fetched_into_a_room_is_the_same(broken_root):
+    room = np.full((4, 32, 32, 3), 77, np.uint8)
+    for row in range(6):  # the broken ones too, whose place others take
+        sample = training(broken_root).fetch((2, row), room)
+        assert sample.clip is room and same(sample, training(broken_root)[(2, row)])
+    dataset = evaluation(broken_root, EvalTransform(32, 40))
+    assert not dataset.fetch((0, 5), room).clip.any()
+    assert dataset[(0, 0)].clip is not room  # and later clips are their own again
+
+
 def test_facts_are_held_against_the_file_each_time(tmp_path, monkeypatch):
     path = tmp_path / NAMES[0]
     shutil.copyfile(str(FILMS / NAMES[0]), str(path))

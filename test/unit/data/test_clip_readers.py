@@ -57,6 +57,16 @@ def test_reading_and_cutting_at_once_equals_one_after_the_other(kind, flip, tmp_
     assert np.array_equal(clip, cut_clip(whole, cut_of(96, 128)))
 
 
+def test_a_clip_goes_where_it_is_told_if_it_fits():
+    reader, indices = VideoFile(str(FILMS / "mjpeg.avi"), 72), [7, 7, 3]
+    expected = reader.read(indices)
+    room = np.zeros((3, 96, 128, 3), np.uint8)
+    assert reader.read(indices, out=room) is room and np.array_equal(room, expected)
+    small = np.zeros((3, 48, 64, 3), np.uint8)
+    clip = reader.read(indices, out=small)
+    assert np.array_equal(clip, expected) and not small.any()
+
+
 def facts_of(path, num_frames, key_frames=(), late=0):
     status = os.stat(str(path))
     return VideoFacts(num_frames, status.st_size, status.st_mtime_ns + late, key_frames)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -107,6 +108,15 @@ def test_a_soak(tmp_path, capsys):
     row, = json.loads(rows_file.read_text())
     assert row["case"] == "soak" and row["clips"] == 48 and row["resident_mib"] > 10 and row["open_files"] > 3
     assert "48 clips in 3 epochs" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not os.path.isfile("/proc/self/schedstat"), reason="Linux counts it in /proc")
+def test_processor_time_does_not_pass_in_sleep(capsys):
+    seconds = timing.interleave({"sleep": lambda: time.sleep(0.2), "work": lambda: sum(range(3000000))}, 1,
+                                clock=timing.processor_seconds)
+    assert seconds["sleep"][0] < 0.1 and seconds["work"][0] > 0.01
+    assert benchmark.main(["input", *SMALL, "--processor-time", "--cases", "video_train"]) == 0
+    assert "| video_train |" in capsys.readouterr().out
 
 
 def test_growth_is_the_rise_over_the_run():
