@@ -149,7 +149,8 @@ def describe_counts(report: Dict[str, Any]) -> List[str]:
     return lines
 
 
-def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
+def parse(argv: Optional[List[str]]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog='python -m dataset.check', description='Looks at every video of a data set, '
                                      'writes the index that training uses, and says what is wrong. Exit code 0: '
                                      'sound; 1: not; 2: could not be checked.')
@@ -214,7 +215,7 @@ def run(options: argparse.Namespace) -> int:
 def main(argv: Optional[List[str]] = None) -> int:
     """The command; returns its exit code."""
     try:
-        return run(_parse(argv))
+        return run(parse(argv))
     except (ValueError, OSError) as error:
         print('error: %s' % error, file=sys.stderr)
         return USER_ERROR
