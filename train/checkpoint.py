@@ -1,10 +1,8 @@
 """Checkpoints: one dictionary of plain data, written whole or not at all.
 
 Schema 1: schema, epoch (epochs done), state_dict (fp32, keys with the `module.` of the original's files), optimizer,
-scaler, position
-{epoch, samples, step}, global_batch, schedule, best {accuracy, epoch}, class_names, config, versions, speed. What is
-read back is
-opened by network.safe_load alone: a file that holds code is refused.
+scaler, position {epoch, samples, step}, global_batch, schedule, best {accuracy, epoch}, class_names, config, versions,
+speed. What is read back is opened by network.safe_load alone: a file that holds code is refused.
 """
 
 import errno
