@@ -1,7 +1,7 @@
-"""How the network's arithmetic is executed: here, the precision of the parts that must not run in half.
+"""How the network's arithmetic is executed: the choice of execution, and the precision of what must not run in half.
 
-The seam to torch's autocast, whose spelling differs from version to version. A layer below is the torch layer of
-the same name in every respect but one: it computes at its input's precision, whatever precision its weights have.
+The seam to torch's autocast and compiler, whose spelling differs from version to version. A layer below is the torch
+layer of the same name in every respect but one: it computes at its input's precision, whatever its weights have.
 """
 import contextlib
 import functools
@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EXECUTIONS = ("auto", "reference", "folded", "compiled")
+# What `auto` is, as measured (benchmarks/step.md); a device that is not here was not measured and runs as reference.
+AUTO = {"cpu": "folded"}
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -28,6 +31,37 @@ def full_precision(tensor: Tensor) -> Any:
     """A context in which autocast is off for the tensor's kind of device; does nothing where there is no autocast."""
     switch = _autocast_switch(tensor.device.type)
     return contextlib.nullcontext() if switch is None else switch(enabled=False)
+
+
+def _autocast_on() -> bool:
+    """Whether any autocast is switched on, as far as this PyTorch knows the question."""
+    asked = [getattr(torch, "is_autocast_enabled", None), getattr(torch, "is_autocast_cpu_enabled", None)]
+    return any(ask() for ask in asked if ask is not None)
+
+
+def _is_recorded() -> bool:
+    """Whether the forward pass is being traced, scripted, compiled or exported: then it must be torch's own layers."""
+    compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
+    return torch._C._get_tracing_state() is not None or (compiling is not None and compiling())
+
+
+def can_fold(part: nn.Module, x: Any) -> bool:
+    """Whether a block or graph unit may compute x in the folded way; what it cannot do, torch's layers do instead.
+
+    It is written for plain tensors in one full precision, for torch's own BatchNorm with statistics, and calls none of
+    the part's layers: where somebody hooked one of them, it has to be called.
+    """
+    if type(x) is not Tensor or x.dim() != 5 or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if x.device.type != "cpu" or not x.is_contiguous() or _autocast_on() or _is_recorded():
+        return False
+    for layer in part.modules():
+        if layer is not part and (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks):
+            return False
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if type(layer) not in _NORMS or layer.running_mean is None:
+                return False
+    return all(p.dtype == x.dtype and p.device == x.device for p in part.parameters())
 
 
 def promote(x: Tensor) -> Tensor:
@@ -97,3 +131,34 @@ class PromotedNorm3d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.weight.dtype == x.dtype else _normalize(self, x)
+
+
+_NORMS = (nn.BatchNorm3d, PromotedNorm3d)
+
+
+def can_execute(name: str) -> bool:
+    """Whether this PyTorch has what the execution is written with."""
+    if name == "folded":
+        return hasattr(torch.ops.aten, "convolution_backward")
+    return name != "compiled" or hasattr(nn.Module, "compile")
+
+
+def set_execution(net: nn.Module, name: str) -> str:
+    """Sets how the network computes, in place: the same function, weights and names. Returns what was chosen.
+
+    Call it when the network is on its device. ValueError for an execution this PyTorch cannot run; auto takes another.
+    """
+    kind = next(net.parameters()).device.type
+    chosen = AUTO.get(kind, "reference") if name == "auto" else name
+    if not can_execute(chosen):
+        if name != "auto":
+            raise ValueError("--execution %s: this PyTorch (%s) is too old for it; take reference or auto"
+                             % (name, torch.__version__))
+        chosen = "reference"
+    for module in net.modules():
+        if hasattr(module, "folded"):
+            module.folded = chosen == "folded"
+    if chosen == "compiled":
+        net.to(memory_format=torch.channels_last_3d)
+        net.compile()
+    return chosen

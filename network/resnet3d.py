@@ -8,6 +8,8 @@ from typing import Dict, NamedTuple, Tuple
 
 from torch import Tensor, nn
 
+from network import execution
+from network.folded_block import bottleneck
 from network.glore import BN_EPS, GloReUnit
 
 Triple = Tuple[int, int, int]
@@ -105,8 +107,10 @@ class Bottleneck3d(nn.Module):
     """Residual block: over frames (or 1x1x1), over the plane, out; nothing follows the sum.
 
     (N, num_in, T, H, W) -> (N, num_out, T', H', W'), the stride being conv_m2's. A stage's `first` block also
-    convolves its shortcut.
+    convolves its shortcut. `folded` says to compute it by network/folded_block.py where that is possible.
     """
+
+    folded = False
 
     def __init__(self, num_in: int, stage: StageSpec, temporal: bool, first: bool) -> None:
         super().__init__()
@@ -119,6 +123,8 @@ class Bottleneck3d(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.folded and execution.can_fold(self, x):
+            return bottleneck(self, x)
         branch = self.conv_m1(x)                                # (N, mid, T, H, W)
         branch = self.conv_m2(branch)                           # (N, mid, T', H', W')
         branch = self.conv_m3(branch)                           # (N, num_out, T', H', W')
