@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from network.workspace import Workspace
+
 EXECUTIONS = ("auto", "reference", "folded", "compiled")
 # What `auto` is, as measured (benchmarks/step.md); a device that is not here was not measured and runs as reference.
 AUTO = {"cpu": "folded"}
@@ -155,9 +157,10 @@ def set_execution(net: nn.Module, name: str) -> str:
             raise ValueError("--execution %s: this PyTorch (%s) is too old for it; take reference or auto"
                              % (name, torch.__version__))
         chosen = "reference"
+    workspace = Workspace() if chosen == "folded" else None
     for module in net.modules():
         if hasattr(module, "folded"):
-            module.folded = chosen == "folded"
+            module.folded = workspace
     if chosen == "compiled":
         net.to(memory_format=torch.channels_last_3d)
         net.compile()

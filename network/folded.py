@@ -113,13 +113,14 @@ def _overlap(begin: int, end: int, ahead: int, total: int) -> Tuple[int, int]:
     return low, max(low, high)
 
 
-def multiply(x: Tensor, norm: Affine, taps: Taps, residual: Optional[Tensor] = None,
-             out: Optional[Tensor] = None) -> Tensor:
-    """The layer BatchNorm, ReLU, taps: (N, C, L) -> (N, O, L). With one tap a residual may be added; `out` may be it."""
+def multiply(x: Tensor, norm: Affine, taps: Taps, out: Tensor, residual: Optional[Tensor] = None) -> Tensor:
+    """The layer BatchNorm, ReLU, taps: (N, C, L) -> (N, O, L), into `out`, which it returns.
+
+    With one tap a residual of that shape may be added; it may be `out` itself.
+    """
     single = len(taps.ahead) == 1
-    shape = (x.shape[0], taps.weights.shape[1], x.shape[2])
-    if out is None:
-        out = x.new_empty(shape) if single else x.new_zeros(shape)
+    if not single:
+        out.zero_()
     buffer = _buffer(x[0])
     for number, clip in enumerate(x):
         for begin, end in _chunks(clip):
@@ -151,9 +152,11 @@ class LayerGradient(NamedTuple):
     weights: Tensor
 
 
-def multiply_backward(x: Tensor, norm: Affine, taps: Taps, grad: Tensor) -> LayerGradient:
-    """Of multiply(x, norm, taps), given the gradient (N, O, L) of its result; `weights` is (K, O, C)."""
-    result = torch.empty_like(x)
+def multiply_backward(x: Tensor, norm: Affine, taps: Taps, grad: Tensor, result: Tensor) -> LayerGradient:
+    """Of multiply(x, norm, taps), given the gradient (N, O, L) of what it made.
+
+    `active` is `result`, an uninitialised tensor like x; `weights` is (K, O, C).
+    """
     weights = torch.zeros_like(taps.weights)
     sums = x.new_zeros(2, x.shape[1], 1)
     buffer = _buffer(x[0])

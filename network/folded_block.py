@@ -11,6 +11,7 @@ from torch import Tensor
 
 from network import folded
 from network.folded import Affine
+from network.workspace import Workspace
 
 _PADDING = (0, 1, 1)        # of a (1, 3, 3) convolution
 
@@ -42,10 +43,16 @@ def _in_plane(stride: Tuple[int, ...]) -> Tuple[int, int, int]:
     return 1, stride[1], stride[2]
 
 
-def _middle_input(first: Tensor, size: Tuple[int, ...], norm: Affine, stride: Tuple[int, ...]) -> Tuple[Tensor, Tensor]:
+def _result(space: Workspace, x: Tensor, taps: folded.Taps) -> Tensor:
+    """Room for the taps' product with (N, C, L): (N, O, L)."""
+    return space.empty((x.shape[0], taps.weights.shape[1], x.shape[2]), x)
+
+
+def _middle_input(space: Workspace, first: Tensor, size: Tuple[int, ...], norm: Affine,
+                  stride: Tuple[int, ...]) -> Tuple[Tensor, Tensor]:
     """The frames of (N, M, L) that the middle convolution reads (N, M, L'), and their activation (N, M, T', H, W)."""
     source = _every(first.view(first.shape[:2] + size), _frames(stride))        # (N, M, T', H, W)
-    read, active = source.flatten(2), torch.empty_like(source)
+    read, active = source.flatten(2), space.empty(source.shape, source)
     for clip, out in zip(read, active.flatten(2)):
         folded.activate(clip, norm, out)
     return read, active
@@ -53,26 +60,28 @@ def _middle_input(first: Tensor, size: Tuple[int, ...], norm: Affine, stride: Tu
 
 def forward(block: Any, x: Tensor) -> Tuple[Tensor, _Inner]:
     """(N, C, T, H, W) -> (N, O, T', H', W') and what the backward pass needs; running statistics move in training."""
-    flat, size, plane = x.flatten(2), tuple(x.shape[2:]), x.shape[3] * x.shape[4]
+    flat, size, plane, space = x.flatten(2), tuple(x.shape[2:]), x.shape[3] * x.shape[4], block.folded
     training = block.first and block.conv_m1.bn.training and block.conv_w1.bn.training
     known = folded.batch_statistics(flat) if training else None                 # one input, two layers
     norm1 = folded.affine(block.conv_m1.bn, flat, known)
-    first = folded.multiply(flat, norm1, folded.taps_of(block.conv_m1.conv.weight, plane))     # (N, M, L)
+    taps1 = folded.taps_of(block.conv_m1.conv.weight, plane)
+    first = folded.multiply(flat, norm1, taps1, _result(space, flat, taps1))    # (N, M, L)
     norm2 = folded.affine(block.conv_m2.bn, first)
     conv = block.conv_m2.conv
-    _, active = _middle_input(first, size, norm2, conv.stride)
+    _, active = _middle_input(space, first, size, norm2, conv.stride)
     second = F.conv3d(active, conv.weight, None, _in_plane(conv.stride), _PADDING)     # (N, M, T', H', W')
     del active
     shape = (x.shape[0], block.conv_m3.conv.weight.shape[0]) + tuple(second.shape[2:])
     second = second.flatten(2)                                                  # (N, M, L')
     norm3, taps3 = folded.affine(block.conv_m3.bn, second), folded.taps_of(block.conv_m3.conv.weight, plane)
     if not block.first:
-        out = folded.multiply(second, norm3, taps3, residual=flat)              # (N, O, L')
+        out = folded.multiply(second, norm3, taps3, _result(space, second, taps3), flat)        # (N, O, L')
         return out.view(shape), _Inner(first, second, norm1, norm2, norm3, None)
     norm_shortcut = folded.affine(block.conv_w1.bn, flat, known)
     read = _every(x, block.conv_w1.conv.stride).flatten(2)                      # (N, C, L')
-    out = folded.multiply(read, norm_shortcut, folded.taps_of(block.conv_w1.conv.weight, plane))
-    out = folded.multiply(second, norm3, taps3, residual=out, out=out)          # (N, O, L')
+    taps = folded.taps_of(block.conv_w1.conv.weight, plane)
+    out = folded.multiply(read, norm_shortcut, taps, _result(space, read, taps))        # (N, O, L')
+    out = folded.multiply(second, norm3, taps3, out, out)                       # (N, O, L')
     return out.view(shape), _Inner(first, second, norm1, norm2, norm3, norm_shortcut)
 
 
@@ -87,21 +96,25 @@ class _Backward:
     """The backward pass of one block, last layer first; `gradients` collects (bn.weight, bn.bias, weight) of each."""
 
     def __init__(self, block: Any, x: Tensor, inner: _Inner) -> None:
-        self.block, self.x, self.inner = block, x, inner
+        self.block, self.x, self.inner, self.space = block, x, inner, block.folded
         self.size, self.plane = tuple(x.shape[2:]), x.shape[3] * x.shape[4]
+
+    def _multiply_backward(self, x: Tensor, norm: Affine, weight: Tensor, grad: Tensor) -> folded.LayerGradient:
+        return folded.multiply_backward(x, norm, folded.taps_of(weight, self.plane), grad,
+                                        self.space.empty(x.shape, x))
 
     def last(self, grad: Tensor) -> Tuple[Tensor, List[Tensor]]:
         """(N, O, L') -> (N, M, L')."""
         second, norm = self.inner.second, self.inner.norm3
         weight = self.block.conv_m3.conv.weight
-        layer = folded.multiply_backward(second, norm, folded.taps_of(weight, self.plane), grad)
+        layer = self._multiply_backward(second, norm, weight, grad)
         slope, offset = folded.through_statistics(norm, layer, second.shape[0] * second.shape[2])
         return folded.finish(layer.active, second, norm.scale, slope, offset), _parameters(norm, layer, weight)
 
     def middle(self, grad: Tensor) -> Tuple[Tensor, List[Tensor]]:
         """(N, M, L') -> (N, M, L)."""
         first, norm, conv = self.inner.first, self.inner.norm2, self.block.conv_m2.conv
-        read, active = _middle_input(first, self.size, norm, conv.stride)
+        read, active = _middle_input(self.space, first, self.size, norm, conv.stride)
         stride = _in_plane(conv.stride)
         rows, columns = (-(-size // step) for size, step in zip(self.size[1:], stride[1:]))
         above = grad.view(grad.shape[:2] + (active.shape[2], rows, columns))            # (N, M, T', H', W')
@@ -113,7 +126,7 @@ class _Backward:
         parameters = _parameters(norm, layer, conv.weight)
         if conv.stride[0] == 1:
             return folded.finish(gradient, first, norm.scale, slope, offset), parameters
-        dense = torch.mul(first, slope).add_(offset)                                    # (N, M, L)
+        dense = torch.mul(first, slope, out=self.space.empty(first.shape, first)).add_(offset)                                    # (N, M, L)
         _scatter(dense, self.size, _frames(conv.stride), norm.scale, gradient)
         return dense, parameters
 
@@ -121,7 +134,7 @@ class _Backward:
         """(N, M, L), and the shortcut's (N, O, L'), -> (N, C, T, H, W)."""
         flat, norm, norm_shortcut = self.x.flatten(2), self.inner.norm1, self.inner.norm_shortcut
         count, weight = flat.shape[0] * flat.shape[2], self.block.conv_m1.conv.weight
-        layer = folded.multiply_backward(flat, norm, folded.taps_of(weight, self.plane), grad)
+        layer = self._multiply_backward(flat, norm, weight, grad)
         slope, offset = folded.through_statistics(norm, layer, count)
         parameters = _parameters(norm, layer, weight)
         if norm_shortcut is None:
@@ -129,7 +142,7 @@ class _Backward:
             return out.view(self.x.shape), parameters
         conv = self.block.conv_w1.conv
         read = _every(self.x, conv.stride).flatten(2)                                   # (N, C, L')
-        short = folded.multiply_backward(read, norm_shortcut, folded.taps_of(conv.weight, self.plane), grad_out)
+        short = self._multiply_backward(read, norm_shortcut, conv.weight, grad_out)
         slope_short, offset_short = folded.through_statistics(norm_shortcut, short, count)
         out = folded.finish(layer.active, flat, norm.scale, slope + slope_short, offset + offset_short)
         _scatter(out, self.size, conv.stride, norm_shortcut.scale, short.active)

@@ -4,13 +4,14 @@ Letters: N batch, C channels, T frames, H and W rows and columns, K classes. Mod
 checkpoints and must stay.
 """
 from collections import OrderedDict
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 from torch import Tensor, nn
 
 from network import execution
 from network.folded_block import bottleneck
 from network.glore import BN_EPS, GloReUnit
+from network.workspace import Workspace
 
 Triple = Tuple[int, int, int]
 _STEM_WIDTH = 32
@@ -107,10 +108,10 @@ class Bottleneck3d(nn.Module):
     """Residual block: over frames (or 1x1x1), over the plane, out; nothing follows the sum.
 
     (N, num_in, T, H, W) -> (N, num_out, T', H', W'), the stride being conv_m2's. A stage's `first` block also
-    convolves its shortcut. `folded` says to compute it by network/folded_block.py where that is possible.
+    convolves its shortcut. With a `folded` workspace it is computed by network/folded_block.py where that can be.
     """
 
-    folded = False
+    folded: Optional[Workspace] = None
 
     def __init__(self, num_in: int, stage: StageSpec, temporal: bool, first: bool) -> None:
         super().__init__()
@@ -123,7 +124,7 @@ class Bottleneck3d(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.folded and execution.can_fold(self, x):
+        if self.folded is not None and execution.can_fold(self, x):
             return bottleneck(self, x)
         branch = self.conv_m1(x)                                # (N, mid, T, H, W)
         branch = self.conv_m2(branch)                           # (N, mid, T', H', W')
