@@ -138,24 +138,32 @@ class PromotedNorm3d(nn.BatchNorm3d):
 _NORMS = (nn.BatchNorm3d, PromotedNorm3d)
 
 
-def can_execute(name: str) -> bool:
+def _can_execute(name: str) -> bool:
     """Whether this PyTorch has what the execution is written with."""
     if name == "folded":
         return hasattr(torch.ops.aten, "convolution_backward")
     return name != "compiled" or hasattr(nn.Module, "compile")
 
 
+def check_execution(name: str) -> None:
+    """ValueError for an execution that is not known or that this PyTorch cannot run."""
+    if name not in EXECUTIONS:
+        raise ValueError("--execution %s: takes one of %s" % (name, ", ".join(EXECUTIONS)))
+    if name != "auto" and not _can_execute(name):
+        raise ValueError("--execution %s: this PyTorch (%s) is too old for it; take reference or auto"
+                         % (name, torch.__version__))
+
+
 def set_execution(net: nn.Module, name: str) -> str:
     """Sets how the network computes, in place: the same function, weights and names. Returns what was chosen.
 
-    Call it when the network is on its device. ValueError for an execution this PyTorch cannot run; auto takes another.
+    Call it when the network is on its device; it may be called again. What the folded path cannot compute (half
+    types, a trace) is computed as reference. Errors: those of check_execution; where auto's choice cannot run it is
+    reference.
     """
-    kind = next(net.parameters()).device.type
-    chosen = AUTO.get(kind, "reference") if name == "auto" else name
-    if not can_execute(chosen):
-        if name != "auto":
-            raise ValueError("--execution %s: this PyTorch (%s) is too old for it; take reference or auto"
-                             % (name, torch.__version__))
+    check_execution(name)
+    chosen = AUTO.get(next(net.parameters()).device.type, "reference") if name == "auto" else name
+    if not _can_execute(chosen):
         chosen = "reference"
     workspace = Workspace() if chosen == "folded" else None
     for module in net.modules():
