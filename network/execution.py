@@ -35,10 +35,12 @@ def full_precision(tensor: Tensor) -> Any:
     return contextlib.nullcontext() if switch is None else switch(enabled=False)
 
 
-def _autocast_on() -> bool:
-    """Whether any autocast is switched on, as far as this PyTorch knows the question."""
-    asked = [getattr(torch, "is_autocast_enabled", None), getattr(torch, "is_autocast_cpu_enabled", None)]
-    return any(ask() for ask in asked if ask is not None)
+def _autocast_on(kind: str) -> bool:
+    """Whether autocast is switched on for that kind of device, in whatever way this PyTorch answers that."""
+    if hasattr(torch, "get_autocast_dtype"):                # as old as is_autocast_enabled's argument
+        return bool(torch.is_autocast_enabled(kind))
+    ask: Any = getattr(torch, "is_autocast_cpu_enabled", getattr(torch, "is_autocast_enabled", None))
+    return ask is not None and bool(ask())
 
 
 def _is_recorded() -> bool:
@@ -55,7 +57,7 @@ def can_fold(part: nn.Module, x: Any) -> bool:
     """
     if type(x) is not Tensor or x.dim() != 5 or x.dtype not in (torch.float32, torch.float64):
         return False
-    if x.device.type != "cpu" or not x.is_contiguous() or _autocast_on() or _is_recorded():
+    if x.device.type != "cpu" or not x.is_contiguous() or _autocast_on("cpu") or _is_recorded():
         return False
     for layer in part.modules():
         if layer is not part and (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks):
@@ -166,10 +168,11 @@ def set_execution(net: nn.Module, name: str) -> str:
     if not _can_execute(chosen):
         chosen = "reference"
     workspace = Workspace() if chosen == "folded" else None
+    module: Any
     for module in net.modules():
         if hasattr(module, "folded"):
             module.folded = workspace
     if chosen == "compiled":
-        net.to(memory_format=torch.channels_last_3d)
-        net.compile()
+        whole: Any = net
+        whole.to(memory_format=torch.channels_last_3d).compile()
     return chosen

@@ -126,7 +126,8 @@ class _Backward:
         parameters = _parameters(norm, layer, conv.weight)
         if conv.stride[0] == 1:
             return folded.finish(gradient, first, norm.scale, slope, offset), parameters
-        dense = torch.mul(first, slope, out=self.space.empty(first.shape, first)).add_(offset)                                    # (N, M, L)
+        dense = self.space.empty(first.shape, first)
+        torch.mul(first, slope, out=dense).add_(offset)                                 # (N, M, L)
         _scatter(dense, self.size, _frames(conv.stride), norm.scale, gradient)
         return dense, parameters
 

@@ -64,6 +64,7 @@ class Workspace:
 
 
 def _is_idle(storage: Any) -> bool:
+    """Whether nothing but the workspace refers to the storage; saved tensors and views count, in C++ too."""
     return bool(torch._C._storage_Use_Count(storage._cdata) == 1)
 
 

@@ -1,4 +1,5 @@
 """What tools/benchmark.py holds a speed against: the host's peak memory, and the device's own matrix products."""
+import contextlib
 import time
 from typing import Optional
 
@@ -14,11 +15,9 @@ def reset_peak(device: torch.device) -> None:
     """Starts the count of peak_bytes again."""
     devices.reset_peak_memory(device)
     if device.type == "cpu":
-        try:
+        with contextlib.suppress(OSError):      # not Linux, or not allowed: the peak is then the whole process's
             with open("/proc/self/clear_refs", "w") as switch:
                 switch.write("5")
-        except OSError:     # not Linux, or not allowed: peak_bytes then knows nothing less than the process's whole life
-            pass
 
 
 def peak_bytes(device: torch.device) -> Optional[int]:
