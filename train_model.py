@@ -23,7 +23,7 @@ from data.device_transforms import DeviceTransform
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
 from network import build_network, find_network
-from network.execution import check_execution, set_execution
+from network.execution import set_execution
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
@@ -78,7 +78,6 @@ def start_runtime(config: TrainConfig) -> Runtime:
 def check_before_data(config: TrainConfig) -> None:
     """What can be found wrong before any data is touched: the network's name, the clip's size, the weight files."""
     spec = find_network(config.network)
-    check_execution(config.execution)
     check_clip_size(config.clip_length, config.crop_size, config.crop_size)
     values = config.batch_size * last_positions(config.clip_length, config.crop_size, config.crop_size)
     if values < 2 and not config.eval_only:
