@@ -140,10 +140,12 @@ class PromotedNorm3d(nn.BatchNorm3d):
 _NORMS = (nn.BatchNorm3d, PromotedNorm3d)
 
 
-def _can_execute(name: str) -> bool:
+def can_execute(name: str) -> bool:
     """Whether this PyTorch has what the execution is written with."""
     if name == "folded":
-        return hasattr(torch.ops.aten, "convolution_backward")
+        with contextlib.suppress(AttributeError, RuntimeError):     # which of them differs from version to version
+            return bool(torch.ops.aten.convolution_backward) and bool(torch.ops.aten.threshold_backward.grad_input)
+        return False
     return name != "compiled" or hasattr(nn.Module, "compile")
 
 
@@ -151,7 +153,7 @@ def check_execution(name: str) -> None:
     """ValueError for an execution that is not known or that this PyTorch cannot run."""
     if name not in EXECUTIONS:
         raise ValueError("--execution %s: takes one of %s" % (name, ", ".join(EXECUTIONS)))
-    if name != "auto" and not _can_execute(name):
+    if name != "auto" and not can_execute(name):
         raise ValueError("--execution %s: this PyTorch (%s) is too old for it; take reference or auto"
                          % (name, torch.__version__))
 
@@ -165,7 +167,7 @@ def set_execution(net: nn.Module, name: str) -> str:
     """
     check_execution(name)
     chosen = AUTO.get(next(net.parameters()).device.type, "reference") if name == "auto" else name
-    if not _can_execute(chosen):
+    if not can_execute(chosen):
         chosen = "reference"
     workspace = Workspace() if chosen == "folded" else None
     module: Any

@@ -14,9 +14,7 @@ from network.glore import GloReUnit
 from network.resnet3d import Bottleneck3d, StageSpec
 from train.precise_bn import reestimate_statistics
 
-needs_folded = pytest.mark.skipif(not hasattr(torch.ops.aten, "convolution_backward"),
-                                  reason="this PyTorch runs as reference")
-pytestmark = needs_folded
+pytestmark = pytest.mark.skipif(not execution.can_execute("folded"), reason="this PyTorch runs as reference")
 PARTS = {"plain": (8, (1, 1, 1), False, False), "temporal": (8, (1, 1, 1), True, False),
          "first": (6, (1, 1, 1), True, True), "all strides": (6, (2, 2, 2), True, True),
          "plane": (6, (1, 2, 2), False, True)}
