@@ -6,10 +6,12 @@ checkpoints and must stay.
 from collections import OrderedDict
 from typing import Dict, NamedTuple, Optional, Tuple
 
+import torch
 from torch import Tensor, nn
 
 from network import execution
 from network.folded_block import bottleneck
+from network.folded_stem import stem
 from network.glore import BN_EPS, GloReUnit
 from network.workspace import Workspace
 
@@ -140,14 +142,24 @@ class GlobalMean(nn.Module):
         return x.mean((2, 3, 4))
 
 
-def _stem() -> nn.Sequential:
-    """(N, 3, T, H, W) -> (N, 32, T, H/4, W/4)."""
-    return nn.Sequential(OrderedDict((
-        ("conv", nn.Conv3d(3, _STEM_WIDTH, (3, 5, 5), (1, 2, 2), (1, 2, 2), bias=False)),
-        ("bn", nn.BatchNorm3d(_STEM_WIDTH, eps=BN_EPS)),
-        ("relu", nn.ReLU(inplace=True)),
-        ("max_pool", nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
-    )))
+class Stem(nn.Sequential):
+    """(N, 3, T, H, W) -> (N, 32, T, H/4, W/4). With a `folded` workspace network/folded_stem.py evaluates it."""
+
+    folded: Optional[Workspace] = None
+
+    def __init__(self) -> None:
+        super().__init__(OrderedDict((
+            ("conv", nn.Conv3d(3, _STEM_WIDTH, (3, 5, 5), (1, 2, 2), (1, 2, 2), bias=False)),
+            ("bn", nn.BatchNorm3d(_STEM_WIDTH, eps=BN_EPS)),
+            ("relu", nn.ReLU(inplace=True)),
+            ("max_pool", nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
+        )))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() or any(layer.training for layer in self)
+        if self.folded is not None and not learns and execution.can_fold(self, clip):
+            return stem(self, clip)
+        return super().forward(clip)
 
 
 def _stage(num_in: int, stage: StageSpec) -> nn.Sequential:
@@ -175,7 +187,7 @@ class GloReResNet3d(nn.Module):
         self.name = spec.name
         self.num_classes = num_classes
         conv2, conv3, conv4, conv5 = spec.stages
-        self.conv1 = _stem()
+        self.conv1 = Stem()
         self.conv2 = _stage(_STEM_WIDTH, conv2)
         self.conv3 = _stage(conv2.out, conv3)
         self.conv4 = _stage(conv3.out, conv4)

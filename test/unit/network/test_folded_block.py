@@ -11,7 +11,7 @@ from torch import nn
 from network import build_network, execution, folded
 from network.flops import count_flops
 from network.glore import GloReUnit
-from network.resnet3d import Bottleneck3d, StageSpec
+from network.resnet3d import Bottleneck3d, StageSpec, Stem
 from train.precise_bn import reestimate_statistics
 
 pytestmark = pytest.mark.skipif(not execution.can_execute("folded"), reason="this PyTorch runs as reference")
@@ -155,6 +155,16 @@ def test_the_network_equals_the_reference(training, whole):
                for other in (copy.deepcopy(whole).float(), folded_copy(whole).float())]
     assert distance(singles[1][0], singles[0][0]) < 1e-4
     assert distance(singles[1][1], gradients) < 4 * distance(singles[0][1], gradients)
+
+
+@pytest.mark.parametrize("height, width", [(9, 12), (12, 9), (2, 3)])
+def test_the_stem_evaluates_alike(height, width, monkeypatch):
+    stem = random_norms(Stem()).double().eval()
+    twin, x = folded_copy(stem), torch.randn(2, 3, 3, height, width, dtype=torch.float64)
+    with torch.no_grad():
+        assert distance(twin(x), stem(x)) < 1e-12
+    monkeypatch.setattr("network.resnet3d.stem", None)
+    assert torch.equal(twin(x), stem(x)) and torch.equal(twin.train()(x), stem.train()(x))
 
 
 def test_precise_bn_finds_the_same_statistics():
