@@ -11,7 +11,13 @@ from typing import Any, Iterator, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = 2 ** 21      # of the buffer: with its product it fits the cache, and is long enough for BLAS
+_CHUNK_BYTES = 2 ** 22      # of the buffer, per thread: with its product it fits the cache; long enough for BLAS
+
+
+def every(x: Tensor, stride: Tuple[int, ...]) -> Tensor:
+    """The positions (N, C, T, H, W) that a kernel of 1 with that stride reads; x itself where it reads all."""
+    time, rows, columns = stride
+    return x if tuple(stride) == (1, 1, 1) else x[:, :, ::time, ::rows, ::columns].contiguous()
 
 
 class Affine(NamedTuple):
@@ -37,7 +43,7 @@ class Taps(NamedTuple):
 def _chunks(clip: Tensor) -> Iterator[Tuple[int, int]]:
     """Ranges of the columns of (C, L), a buffer's worth each."""
     total = clip.shape[1]
-    count = max(1, -(-clip.numel() * clip.element_size() // _CHUNK_BYTES))
+    count = max(1, -(-clip.numel() * clip.element_size() // (_CHUNK_BYTES * torch.get_num_threads())))
     width = -(-total // count)
     return ((begin, min(begin + width, total)) for begin in range(0, total, width))
 
@@ -113,14 +119,15 @@ def _overlap(begin: int, end: int, ahead: int, total: int) -> Tuple[int, int]:
     return low, max(low, high)
 
 
-def multiply(x: Tensor, norm: Affine, taps: Taps, out: Tensor, residual: Optional[Tensor] = None) -> Tensor:
+def multiply(x: Tensor, norm: Affine, taps: Taps, out: Tensor, residual: Optional[Tensor] = None,
+             bias: Optional[Tensor] = None) -> Tensor:
     """The layer BatchNorm, ReLU, taps: (N, C, L) -> (N, O, L), into `out`, which it returns.
 
-    With one tap a residual of that shape may be added; it may be `out` itself.
+    A bias (O, 1) may be added; or, with one tap, a residual of the result's shape, which may be `out` itself.
     """
-    single = len(taps.ahead) == 1
+    single = len(taps.ahead) == 1 and bias is None
     if not single:
-        out.zero_()
+        out.copy_(out.new_zeros(1) if bias is None else bias)
     buffer = _buffer(x[0])
     for number, clip in enumerate(x):
         for begin, end in _chunks(clip):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from network import folded
+from network import folded, folded_eval
 from network.folded import Affine
 from network.workspace import Workspace
 
@@ -25,12 +25,6 @@ class _Inner(NamedTuple):
     norm2: Affine
     norm3: Affine
     norm_shortcut: Optional[Affine]
-
-
-def _every(x: Tensor, stride: Tuple[int, ...]) -> Tensor:
-    """The positions (N, C, T, H, W) that a kernel of 1 with that stride reads; x itself where it reads all."""
-    time, rows, columns = stride
-    return x if tuple(stride) == (1, 1, 1) else x[:, :, ::time, ::rows, ::columns].contiguous()
 
 
 def _frames(stride: Tuple[int, ...]) -> Tuple[int, int, int]:
@@ -51,7 +45,7 @@ def _result(space: Workspace, x: Tensor, taps: folded.Taps) -> Tensor:
 def _middle_input(space: Workspace, first: Tensor, size: Tuple[int, ...], norm: Affine,
                   stride: Tuple[int, ...]) -> Tuple[Tensor, Tensor]:
     """The frames of (N, M, L) that the middle convolution reads (N, M, L'), and their activation (N, M, T', H, W)."""
-    source = _every(first.view(first.shape[:2] + size), _frames(stride))        # (N, M, T', H, W)
+    source = folded.every(first.view(first.shape[:2] + size), _frames(stride))        # (N, M, T', H, W)
     read, active = source.flatten(2), space.empty(source.shape, source)
     for clip, out in zip(read, active.flatten(2)):
         folded.activate(clip, norm, out)
@@ -78,7 +72,7 @@ def forward(block: Any, x: Tensor) -> Tuple[Tensor, _Inner]:
         out = folded.multiply(second, norm3, taps3, _result(space, second, taps3), flat)        # (N, O, L')
         return out.view(shape), _Inner(first, second, norm1, norm2, norm3, None)
     norm_shortcut = folded.affine(block.conv_w1.bn, flat, known)
-    read = _every(x, block.conv_w1.conv.stride).flatten(2)                      # (N, C, L')
+    read = folded.every(x, block.conv_w1.conv.stride).flatten(2)                      # (N, C, L')
     taps = folded.taps_of(block.conv_w1.conv.weight, plane)
     out = folded.multiply(read, norm_shortcut, taps, _result(space, read, taps))        # (N, O, L')
     out = folded.multiply(second, norm3, taps3, out, out)                       # (N, O, L')
@@ -142,7 +136,7 @@ class _Backward:
             out = folded.finish(layer.active, flat, norm.scale, slope, offset, add=grad_out)
             return out.view(self.x.shape), parameters
         conv = self.block.conv_w1.conv
-        read = _every(self.x, conv.stride).flatten(2)                                   # (N, C, L')
+        read = folded.every(self.x, conv.stride).flatten(2)                                   # (N, C, L')
         short = self._multiply_backward(read, norm_shortcut, conv.weight, grad_out)
         slope_short, offset_short = folded.through_statistics(norm_shortcut, short, count)
         out = folded.finish(layer.active, flat, norm.scale, slope + slope_short, offset + offset_short)
@@ -189,4 +183,6 @@ def bottleneck(block: Any, x: Tensor) -> Tensor:
     parameters = [p for layer in _layers(block) for p in (layer.bn.weight, layer.bn.bias, layer.conv.weight)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in [x] + parameters):
         return _Bottleneck.apply(block, x, *parameters)
+    if not any(layer.bn.training for layer in _layers(block)):
+        return folded_eval.bottleneck(block, x)
     return forward(block, x)[0]

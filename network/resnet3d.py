@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from network import execution
 from network.folded_block import bottleneck
-from network.folded_stem import stem
+from network.folded_eval import stem
 from network.glore import BN_EPS, GloReUnit
 from network.workspace import Workspace
 
@@ -143,7 +143,7 @@ class GlobalMean(nn.Module):
 
 
 class Stem(nn.Sequential):
-    """(N, 3, T, H, W) -> (N, 32, T, H/4, W/4). With a `folded` workspace network/folded_stem.py evaluates it."""
+    """(N, 3, T, H, W) -> (N, 32, T, H/4, W/4). With a `folded` workspace network/folded_eval.py evaluates it."""
 
     folded: Optional[Workspace] = None
 

@@ -7,12 +7,12 @@ recipe=$1 default=$2
 shift 2
 # shellcheck source=test/env_npu.sh
 . test/env_npu.sh
-# shellcheck source=test/env_memory.sh
-. test/env_memory.sh
 export TORCH_DEVICE_BACKEND_AUTOLOAD=${TORCH_DEVICE_BACKEND_AUTOLOAD:-0} # train/device.py loads torch_npu, and says why not
 python=$(bash test/setup.sh)
 nproc=${NPROC:-$default}
 "$python" -m train.processes "$nproc" "${NPROC:+given}" "$recipe" "$@"
+# shellcheck source=test/env_memory.sh
+. test/env_memory.sh
 if [ "$nproc" = 1 ]; then
   exec "$python" train_model.py --recipe "$recipe" --no-distributed "$@"
 fi

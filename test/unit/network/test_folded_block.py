@@ -71,6 +71,9 @@ def test_parts_equal_the_reference_in_float64(kind, training, chunk, monkeypatch
     x = 3 + 2 * torch.randn(2, 8 if kind in ("plain", "temporal", "glore") else 6, 5, 7, 9, dtype=torch.float64)
     expected, found = results(net, x, training, weights_of), results(folded_copy(part(kind)), x, training, weights_of)
     assert distance(found[0], expected[0]) < 1e-12
+    with torch.no_grad():
+        twin = folded_copy(part(kind)).train(training)
+        assert distance(twin(x), expected[0]) < 1e-12
     for name, gradient in expected[1].items():
         assert distance(found[1][name], gradient) < 1e-10, name
     for name, value in expected[2].items():
