@@ -24,6 +24,7 @@ from data.device_transforms import DeviceTransform
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
 from network import build_network, find_network
+from network.execution import set_execution
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
@@ -115,6 +116,7 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
+    LOGGER.info("execution %s (--execution %s)", set_execution(network, config.execution), config.execution)
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)

@@ -1,7 +1,7 @@
-"""How the network's arithmetic is executed: here, the precision of the parts that must not run in half.
+"""How the network's arithmetic is executed: the choice of execution, and the precision of what must not run in half.
 
-The seam to torch's autocast, whose spelling differs from version to version. A layer below is the torch layer of
-the same name in every respect but one: it computes at its input's precision, whatever precision its weights have.
+The seam to torch's autocast and compiler, whose spelling differs from version to version. A layer below is the torch
+layer of the same name in every respect but one: it computes at its input's precision, whatever its weights have.
 """
 import contextlib
 import functools
@@ -11,6 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from network.workspace import Workspace
+
+EXECUTIONS = ("auto", "reference", "folded", "compiled")
+# What `auto` is, as measured (benchmarks/step.md); a device that is not here was not measured and runs as reference.
+AUTO = {"cpu": "folded"}
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -28,6 +33,39 @@ def full_precision(tensor: Tensor) -> Any:
     """A context in which autocast is off for the tensor's kind of device; does nothing where there is no autocast."""
     switch = _autocast_switch(tensor.device.type)
     return contextlib.nullcontext() if switch is None else switch(enabled=False)
+
+
+def _autocast_on(kind: str) -> bool:
+    """Whether autocast is switched on for that kind of device, in whatever way this PyTorch answers that."""
+    if hasattr(torch, "get_autocast_dtype"):                # as old as is_autocast_enabled's argument
+        return bool(torch.is_autocast_enabled(kind))
+    ask: Any = getattr(torch, "is_autocast_cpu_enabled", getattr(torch, "is_autocast_enabled", None))
+    return ask is not None and bool(ask())
+
+
+def _is_recorded() -> bool:
+    """Whether the forward pass is being traced, scripted, compiled or exported: then it must be torch's own layers."""
+    compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
+    return torch._C._get_tracing_state() is not None or (compiling is not None and compiling())
+
+
+def can_fold(part: nn.Module, x: Any) -> bool:
+    """Whether a block or graph unit may compute x in the folded way; what it cannot do, torch's layers do instead.
+
+    It is written for plain tensors in one full precision, for torch's own BatchNorm with statistics, and calls none of
+    the part's layers: where somebody hooked one of them, it has to be called.
+    """
+    if type(x) is not Tensor or x.dim() != 5 or x.dtype not in (torch.float32, torch.float64):
+        return False
+    if x.device.type != "cpu" or not x.is_contiguous() or _autocast_on("cpu") or _is_recorded():
+        return False
+    for layer in part.modules():
+        if layer is not part and (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks):
+            return False
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            if type(layer) not in _NORMS or layer.running_mean is None:
+                return False
+    return all(p.dtype == x.dtype and p.device == x.device for p in part.parameters())
 
 
 def promote(x: Tensor) -> Tensor:
@@ -97,3 +135,46 @@ class PromotedNorm3d(nn.BatchNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.weight.dtype == x.dtype else _normalize(self, x)
+
+
+_NORMS = (nn.BatchNorm3d, PromotedNorm3d)
+
+
+def can_execute(name: str) -> bool:
+    """Whether this PyTorch has what the execution is written with."""
+    if name == "folded":
+        with contextlib.suppress(AttributeError, RuntimeError):     # which of them differs from version to version
+            return bool(torch.ops.aten.convolution_backward) and bool(torch.ops.aten.threshold_backward.grad_input)
+        return False
+    return name != "compiled" or hasattr(nn.Module, "compile")
+
+
+def check_execution(name: str) -> None:
+    """ValueError for an execution that is not known or that this PyTorch cannot run."""
+    if name not in EXECUTIONS:
+        raise ValueError("--execution %s: takes one of %s" % (name, ", ".join(EXECUTIONS)))
+    if name != "auto" and not can_execute(name):
+        raise ValueError("--execution %s: this PyTorch (%s) is too old for it; take reference or auto"
+                         % (name, torch.__version__))
+
+
+def set_execution(net: nn.Module, name: str) -> str:
+    """Sets how the network computes, in place: the same function, weights and names. Returns what was chosen.
+
+    Call it when the network is on its device; it may be called again. What the folded path cannot compute (half
+    types, a trace) is computed as reference. Errors: those of check_execution; where auto's choice cannot run it is
+    reference.
+    """
+    check_execution(name)
+    chosen = AUTO.get(next(net.parameters()).device.type, "reference") if name == "auto" else name
+    if not can_execute(chosen):
+        chosen = "reference"
+    workspace = Workspace() if chosen == "folded" else None
+    module: Any
+    for module in net.modules():
+        if hasattr(module, "folded"):
+            module.folded = workspace
+    if chosen == "compiled":
+        whole: Any = net
+        whole.to(memory_format=torch.channels_last_3d).compile()
+    return chosen

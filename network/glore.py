@@ -2,10 +2,14 @@
 
 Letters: N batch, C channels, L positions (T*H*W frames, rows, columns), S states of a node, V nodes of the graph.
 """
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
 from network import execution
+from network.folded_glore import glore_unit
+from network.workspace import Workspace
 
 BN_EPS = 1e-4
 
@@ -40,8 +44,10 @@ class GloReUnit(nn.Module):
     The node states are a sum over all positions: from there to the blocker everything is computed in float32 at
     least, also under autocast and with half weights; the output has the input's type. `normalize` divides by L.
     `full_precision(x)` is the context that switches casting off; who casts by other means than autocast sets another.
+    With a `folded` workspace it is computed by network/folded_glore.py where that is possible.
     """
 
+    folded: Optional[Workspace] = None
     full_precision = staticmethod(execution.full_precision)
 
     def __init__(self, num_in: int, num_mid: int, dimension: int = 3, normalize: bool = False) -> None:
@@ -61,6 +67,8 @@ class GloReUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) -> (N, C, ...), equal shapes and type."""
+        if self.folded is not None and execution.can_fold(self, x):
+            return glore_unit(self, x)
         state = self.conv_state(x).flatten(2)                           # (N, S, L)
         proj = self.conv_proj(x).flatten(2)                             # (N, V, L)
         with self.full_precision(x):

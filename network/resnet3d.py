@@ -4,11 +4,16 @@ Letters: N batch, C channels, T frames, H and W rows and columns, K classes. Mod
 checkpoints and must stay.
 """
 from collections import OrderedDict
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
+import torch
 from torch import Tensor, nn
 
+from network import execution
+from network.folded_block import bottleneck
+from network.folded_eval import stem
 from network.glore import BN_EPS, GloReUnit
+from network.workspace import Workspace
 
 Triple = Tuple[int, int, int]
 _STEM_WIDTH = 32
@@ -105,8 +110,10 @@ class Bottleneck3d(nn.Module):
     """Residual block: over frames (or 1x1x1), over the plane, out; nothing follows the sum.
 
     (N, num_in, T, H, W) -> (N, num_out, T', H', W'), the stride being conv_m2's. A stage's `first` block also
-    convolves its shortcut.
+    convolves its shortcut. With a `folded` workspace it is computed by network/folded_block.py where that can be.
     """
+
+    folded: Optional[Workspace] = None
 
     def __init__(self, num_in: int, stage: StageSpec, temporal: bool, first: bool) -> None:
         super().__init__()
@@ -119,6 +126,8 @@ class Bottleneck3d(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.folded is not None and execution.can_fold(self, x):
+            return bottleneck(self, x)
         branch = self.conv_m1(x)                                # (N, mid, T, H, W)
         branch = self.conv_m2(branch)                           # (N, mid, T', H', W')
         branch = self.conv_m3(branch)                           # (N, num_out, T', H', W')
@@ -133,14 +142,24 @@ class GlobalMean(nn.Module):
         return x.mean((2, 3, 4))
 
 
-def _stem() -> nn.Sequential:
-    """(N, 3, T, H, W) -> (N, 32, T, H/4, W/4)."""
-    return nn.Sequential(OrderedDict((
-        ("conv", nn.Conv3d(3, _STEM_WIDTH, (3, 5, 5), (1, 2, 2), (1, 2, 2), bias=False)),
-        ("bn", nn.BatchNorm3d(_STEM_WIDTH, eps=BN_EPS)),
-        ("relu", nn.ReLU(inplace=True)),
-        ("max_pool", nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
-    )))
+class Stem(nn.Sequential):
+    """(N, 3, T, H, W) -> (N, 32, T, H/4, W/4). With a `folded` workspace network/folded_eval.py evaluates it."""
+
+    folded: Optional[Workspace] = None
+
+    def __init__(self) -> None:
+        super().__init__(OrderedDict((
+            ("conv", nn.Conv3d(3, _STEM_WIDTH, (3, 5, 5), (1, 2, 2), (1, 2, 2), bias=False)),
+            ("bn", nn.BatchNorm3d(_STEM_WIDTH, eps=BN_EPS)),
+            ("relu", nn.ReLU(inplace=True)),
+            ("max_pool", nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
+        )))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() or any(layer.training for layer in self)
+        if self.folded is not None and not learns and execution.can_fold(self, clip):
+            return stem(self, clip)
+        return super().forward(clip)
 
 
 def _stage(num_in: int, stage: StageSpec) -> nn.Sequential:
@@ -168,7 +187,7 @@ class GloReResNet3d(nn.Module):
         self.name = spec.name
         self.num_classes = num_classes
         conv2, conv3, conv4, conv5 = spec.stages
-        self.conv1 = _stem()
+        self.conv1 = Stem()
         self.conv2 = _stage(_STEM_WIDTH, conv2)
         self.conv3 = _stage(conv2.out, conv3)
         self.conv4 = _stage(conv3.out, conv4)

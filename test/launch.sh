@@ -11,6 +11,8 @@ export TORCH_DEVICE_BACKEND_AUTOLOAD=${TORCH_DEVICE_BACKEND_AUTOLOAD:-0} # train
 python=$(bash test/setup.sh)
 nproc=${NPROC:-$default}
 "$python" -m train.processes "$nproc" "${NPROC:+given}" "$recipe" "$@"
+# shellcheck source=test/env_memory.sh
+. test/env_memory.sh
 if [ "$nproc" = 1 ]; then
   exec "$python" train_model.py --recipe "$recipe" --no-distributed "$@"
 fi

@@ -14,6 +14,7 @@ OPT_LEVELS = ("O0", "O1", "O2", "O3")
 AMP_DTYPES = ("auto", "fp16", "bf16", "fp32")
 AMP_ENGINES = ("native", "apex")
 BACKENDS = ("auto", "hccl", "nccl", "gloo")
+EXECUTIONS = ("auto", "reference", "folded", "compiled")
 DEVICES = ("auto", "npu", "cuda", "cpu")
 SOURCES = ("auto", "video", "rawframes", "packed")
 
@@ -100,6 +101,8 @@ class TrainConfig:
     # the machine
     device: str = _option("auto", "npu, cuda or cpu; auto takes the first there is", DEVICES)
     workers: int = _option(-1, "processes that read videos, per device (-1: by the number of cores; 0: none)")
+    execution: str = _option("auto", "how the network computes: auto takes what is fastest on the device, reference "
+                             "is PyTorch's own layers; the function and the weights are the same", EXECUTIONS)
     deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")
     distributed: bool = _option(False, "train on several devices; started by torchrun or by test/launch.sh")
     backend: str = _option("auto", "what carries the gradients: hccl on npu, nccl on cuda, gloo on cpu", BACKENDS)

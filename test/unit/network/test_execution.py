@@ -5,6 +5,7 @@ from features import needs_half
 from torch import nn
 
 from network import execution
+from train.config import EXECUTIONS
 
 
 @pytest.mark.parametrize("dtype, promoted", [
@@ -60,3 +61,14 @@ def test_promoted_norm_is_torchs_with_rounded_buffers(own, torchs, dimension, mo
     plain.load_state_dict(frozen)
     assert (layer.eval()(x) - plain.eval()(x)).abs().max() < 1e-5
     assert all(torch.equal(value, frozen[key]) for key, value in layer.state_dict().items())
+
+
+def test_an_execution_that_this_pytorch_lacks(monkeypatch):
+    monkeypatch.setattr(execution, "can_execute", lambda name: name == "reference")
+    assert execution.set_execution(nn.Linear(2, 2), "auto") == "reference"
+    with pytest.raises(ValueError, match="--execution folded: this PyTorch"):
+        execution.set_execution(nn.Linear(2, 2), "folded")
+
+
+def test_the_options_choices_are_the_seams():
+    assert EXECUTIONS == execution.EXECUTIONS

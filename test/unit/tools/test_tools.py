@@ -15,14 +15,16 @@ def test_benchmark_interleaves_variants_and_writes_rows(what, tmp_path, capsys):
     assert (
         benchmark.main(
             [what, "--device", "cpu", "--batch-size", "2", "--clip-length", "2", "--crop-size", "32", "--rounds", "2",
-             "--variants", "O3,reference", "--network", "RESNET50_3D", "--json", str(rows_file)]
+             "--variants", "O3,auto,reference", "--network", "RESNET50_3D", "--json", str(rows_file)]
         )
         == 0
     )
     rows = json.loads(rows_file.read_text())
-    assert [row["variant"] for row in rows] == ["reference", "O3"]
+    assert [row["variant"] for row in rows] == ["reference", "auto", "O3"]
+    assert all(row["peak_memory_bytes"] is None or row["peak_memory_bytes"] >= 0 for row in rows)
     assert rows[0]["ratio"] == 1.0 and all(row["clips_per_second"] > 0 for row in rows)
-    assert "| reference |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| reference |" in printed and "GFLOP a clip" in printed
 
 
 def test_ratio_is_of_paired_rounds(monkeypatch):

@@ -30,6 +30,13 @@ def test_every_parameter_has_the_references_multiplier_and_decay(fine_tune):
     assert len(found) == len(list(network.parameters()))
 
 
+def test_the_plain_optimizer_is_the_loop_over_tensors():
+    groups = parameter_groups(Small().named_parameters(), 1e-4, False)
+    optimizer = build_sgd(groups, 0.1, plain=True)
+    assert all(not group.get("fused") and not group.get("foreach") for group in optimizer.param_groups)
+    assert (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.9, True)
+
+
 @pytest.mark.parametrize("fine_tune", [False, True])
 def test_trajectory_equals_the_references(fine_tune):
     golden = np.load(str(GOLDEN / "f_sgd.npz"))
