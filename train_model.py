@@ -124,7 +124,7 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps
     """Network, precision, schedule and optimizer, ready to step."""
     pretrained = False if config.resume else config.pretrained
     network = build_network(config.network, num_classes, pretrained).to(runtime.device)
-    LOGGER.info("execution %s (--execution %s)", set_execution(network, config.execution), config.execution)
+    LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
