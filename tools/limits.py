@@ -1,5 +1,6 @@
 """What tools/benchmark.py holds a speed against: the host's peak memory, and the device's own matrix products."""
 import contextlib
+import ctypes
 import time
 from typing import Optional
 
@@ -12,9 +13,11 @@ _TRIES = 8
 
 
 def reset_peak(device: torch.device) -> None:
-    """Starts the count of peak_bytes again."""
+    """Starts the count of peak_bytes again. What earlier work freed goes back to the system, so that it counts anew."""
     devices.reset_peak_memory(device)
     if device.type == "cpu":
+        with contextlib.suppress(OSError, AttributeError, TypeError):   # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
         with contextlib.suppress(OSError):      # not Linux, or not allowed: the peak is then the whole process's
             with open("/proc/self/clear_refs", "w") as switch:
                 switch.write("5")

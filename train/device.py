@@ -115,6 +115,13 @@ def reset_peak_memory(device: torch.device) -> None:
         module.reset_peak_memory_stats()
 
 
+def memory_settings() -> str:
+    """What the environment asks of the host's memory (test/env_memory.sh), in words for the log."""
+    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "THP_MEM_ALLOC_ENABLE")
+    found = ["%s=%s" % (name, os.environ[name]) for name in names if os.environ.get(name)]
+    return "host memory: " + (" ".join(found) or "plain environment")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is the device saying that its memory is full."""
     known = getattr(torch, "OutOfMemoryError", ())

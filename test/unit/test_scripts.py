@@ -38,6 +38,7 @@ def test_one_process_trains_and_ends_with_the_table(tiny_videos, tmp_path):
     assert [cell.strip() for cell in rows[0].strip("|").split("|")] == ["NAME", "ACC@1", "FPS", "Epochs", "AMP_Type"]
     assert rows[2].startswith("| 1p-CPU") and "O2 (computed fp32)" in rows[2]
     assert "recipe performance_1p" in said and "typed" in said
+    assert "host memory: MALLOC_TRIM_THRESHOLD_=" in said and "THP_MEM_ALLOC_ENABLE=1" in said
 
 
 def test_two_processes_evaluate_each_video_once(tiny_videos, tmp_path):
