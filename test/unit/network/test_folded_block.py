@@ -157,6 +157,9 @@ def test_the_network_equals_the_reference(training, whole):
     singles = [step(other, training, torch.float32)
                for other in (copy.deepcopy(whole).float(), folded_copy(whole).float())]
     assert distance(singles[1][0], singles[0][0]) < 1e-4
+    with torch.no_grad():
+        assert distance(folded_copy(whole).train(training)(clip()), logits) < 1e-10
+        assert distance(folded_copy(whole).float().train(training)(clip().float()), logits) < 1e-4
     assert distance(singles[1][1], gradients) < 4 * distance(singles[0][1], gradients)
 
 
