@@ -208,8 +208,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="a folder with video files of your own; without it films are made")
     parser.add_argument("--films", type=int, default=8, help="how many films to make, or to take from --data [8]")
     parser.add_argument("--b-frames", type=int, default=0, help="between two others, in the films that are made [0]")
-    parser.add_argument("--clips", type=int, default=48, help="clips of each case in a round [48]")
-    parser.add_argument("--rounds", type=int, default=9, help="timed rounds [9]")
+    parser.add_argument("--clips", type=int, default=192, help="clips of each case in a round [192]")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds [5]")
     parser.add_argument("--cases", help="of %s [all]" % ", ".join(case.name for case in CASES))
     parser.add_argument("--processor-time", action="store_true",
                         help="count time on processors: for a machine that is busy, though not for workers_2")

@@ -119,7 +119,8 @@ def test_with_all_mixing_on_a_run_repeats_whatever_the_workers_and_over_resume(t
     assert 0 < losses(whole)[0][2] < 10
 
 
-BF16 = ["--opt-level", "O2", "--amp-dtype", "bf16"]  # dynamic scale
+TINY = ["--crop-size", "16", "--clip-length", "2"]  # half types take many times as long where a CPU only imitates them
+BF16 = TINY + ["--opt-level", "O2", "--amp-dtype", "bf16"]  # dynamic scale
 needs_half = pytest.mark.skipif(
     bool(fault_of("O1", torch.bfloat16, CPU) or fault_of("O2", torch.bfloat16, CPU)), reason="no bf16 on this CPU")
 
@@ -157,7 +158,8 @@ def test_a_dynamic_scale_and_the_master_weights_survive_resume(tiny_videos, tmp_
 
 @needs_half
 def test_levels_change_between_runs(tiny_videos, tmp_path):
-    for steps, options, scale in ((1, ["--opt-level", "O0"], 1.0), (2, BF16, 2.0**16), (3, ["--no-amp"], 1.0)):
+    for steps, options, scale in ((1, TINY + ["--opt-level", "O0"], 1.0), (2, BF16, 2.0**16),
+                                  (3, TINY + ["--no-amp"], 1.0)):
         folder = run(tiny_videos, tmp_path, "--no-precise-bn", "--max-steps", str(steps), *options,
                      *(["--resume"] if steps > 1 else []))
         result = json.loads((folder / "result.json").read_text())
@@ -170,7 +172,7 @@ def test_levels_change_between_runs(tiny_videos, tmp_path):
 def test_apex_trains_the_real_network_and_native_goes_on_from_its_checkpoint(tiny_videos, tmp_path, monkeypatch):
     amp = apex_stand_in.install(monkeypatch)
     options = ["--no-precise-bn", "--max-steps"]
-    folder = run(tiny_videos, tmp_path, "--amp", "--amp-engine", "apex", *options, "2")
+    folder = run(tiny_videos, tmp_path, *TINY, "--amp", "--amp-engine", "apex", *options, "2")
     assert amp.initialized["opt_level"] == "O2" and amp.unskipped == 2
     assert "loss scale dynamic from 65536, by apex" in (folder / "train.log").read_text()
     assert json.loads((folder / "result.json").read_text())["amp_type"] == "O2"
