@@ -15,11 +15,11 @@ from dataset.contact_sheet import contact_sheet
 from dataset.index import Record, index_path
 from dataset.indexing import update_index
 from dataset.layouts import absent
-from dataset.progress import say_progress, usable_cores, with_progress
+from dataset.progress import exit_code, say_progress, usable_cores, with_progress
 from dataset.specs import DatasetSpec, Found, find_dataset, find_rows, load_videos
 from dataset.splits import known_source
 
-SOUND, UNSOUND, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+SOUND, UNSOUND = 0, 1
 NAMED_AT_MOST = 20  # of each kind on the screen; the JSON file has all
 FAULTS = ('broken', 'missing', 'duplicated', 'in_both_splits', 'leaking_groups')  # a short video trains all the same
 
@@ -214,14 +214,8 @@ def run(options: argparse.Namespace) -> int:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """The command; returns its exit code."""
-    try:
-        return run(parse(argv))
-    except (ValueError, OSError) as error:
-        print('error: %s' % error, file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print('interrupted; the same command goes on where this one stopped', file=sys.stderr)
-        return INTERRUPTED
+    options = parse(argv)
+    return exit_code(lambda: run(options))
 
 
 if __name__ == '__main__':

@@ -19,11 +19,11 @@ from data.packed_index import PackedIndex, read_index
 from dataset.packed import changed_videos, damaged_videos, refuse_changed
 from dataset.packing import finished, pack
 from dataset.packing_source import Options, collect
+from dataset.progress import SAY_EVERY, exit_code, say_progress, usable_cores
 from dataset.specs import FILES, find_dataset
 
-SOUND, UNSOUND, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+SOUND, UNSOUND = 0, 1
 NAMED_AT_MOST = 20  # broken videos on the screen; the index has all
-SAY_EVERY = {True: 1.0, False: 10.0}  # seconds between words of progress, on a terminal and elsewhere
 
 
 def _said(steps: Iterator[Tuple[int, int]], total: int, say: Callable[[str], None]) -> None:
@@ -41,11 +41,6 @@ def _said(steps: Iterator[Tuple[int, int]], total: int, say: Callable[[str], Non
             say('%d of %d videos packed, %.1f GB, %d:%02d:%02d left'
                 % (done, total, size / 1e9, left // 3600, left // 60 % 60, left % 60))
             spoke = now
-
-
-def _say(text: str) -> None:
-    sys.stderr.write('\r\x1b[K' + text if sys.stderr.isatty() else text + '\n')
-    sys.stderr.flush()
 
 
 def describe(index: PackedIndex, folder: str) -> List[str]:
@@ -70,7 +65,6 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m dataset.pack', description='Packs a data set into a few large '
                                      'files, from which training reads several times faster. After a stop the same '
                                      'command goes on.')
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
     parser.add_argument('--output', required=True, metavar='DIR', help='folder of the store')
     parser.add_argument('--data-root', metavar='DIR', help='folder of the data set; default: the one of train_model.py')
@@ -80,7 +74,7 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
                         'stay as they are; default %(default)s')
     parser.add_argument('--quality', type=int, default=90, help='of the JPEG frames, 1 to 100; default %(default)s')
     parser.add_argument('--shard-size', type=int, default=1024, help='most MiB of a file; default %(default)s')
-    parser.add_argument('--workers', type=int, default=cores, help='processes; default %(default)s, the cores')
+    parser.add_argument('--workers', type=int, default=usable_cores(), help='processes; default %(default)s, the cores')
     parser.add_argument('--verify', action='store_true', help='pack nothing: read every frame of the store at '
                         '--output, and compare all videos with those that were packed')
     options = parser.parse_args(argv)
@@ -110,26 +104,20 @@ def run(options: argparse.Namespace) -> int:
     print('\n'.join(notes))
     index = finished(source, folder)
     if index is None:
-        _said(pack(source, folder, options.shard_size << 20, options.workers), len(source.names), _say)
+        _said(pack(source, folder, options.shard_size << 20, options.workers), len(source.names), say_progress)
         index = read_index(folder)
     else:
         print('packed before; nothing to do')
     if sys.stderr.isatty():
-        _say('')
+        say_progress('')
     print('\n'.join(describe(index, folder)))
     return SOUND
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """The command; returns its exit code."""
-    try:
-        return run(_parse(argv))
-    except (ValueError, OSError) as error:
-        print('error: %s' % error, file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print('interrupted; the same command goes on behind the last finished shard', file=sys.stderr)
-        return INTERRUPTED
+    options = _parse(argv)
+    return exit_code(lambda: run(options))
 
 
 if __name__ == '__main__':

@@ -16,12 +16,12 @@ from dataset.index import Record
 from dataset.indexing import update_index
 from dataset.layouts import VIDEO_ENDINGS, absent, class_folder_rows, grouped_rows, some_of
 from dataset.lists import Row, write_class_names, write_list
-from dataset.progress import say_progress, usable_cores, with_progress
+from dataset.progress import USER_ERROR, exit_code, say_progress, usable_cores, with_progress
 from dataset.rows import Rows, listed_rows, missing_clips
 from dataset.specs import PROJECT, DatasetSpec, Found, find_dataset, find_rows, load_videos, published_names
 from dataset.splits import divide, join_groups, sources_of
 
-READY, INCOMPLETE, INTERRUPTED = 0, 2, 130
+READY, INCOMPLETE = 0, USER_ERROR
 LISTS = {  # annotation files that are kept, by the start of their names: the folder they go to
     'UCF101': (('classind', 'trainlist', 'testlist'), 'ucfTrainTestlist'),
     'Kinetics400': (('train', 'val', 'kinetics'), ''),
@@ -197,32 +197,30 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     return options
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """The command; returns its exit code."""
-    options = parse(argv)
-    try:
-        spec = find_dataset(options.name)
-        if spec.render is not None:
-            raise ValueError('%s needs no preparing: it is rendered when it is first used' % spec.name)
-        if options.flow:
-            check_flow(options.flow)
-        output = os.path.abspath(options.output or os.path.join(PROJECT, spec.default_root))
-        os.makedirs(output, exist_ok=True)
-        missing = prepare(spec, options, output)
-        videos = load_videos(spec, output) if not missing else None
-    except (ValueError, OSError) as error:
-        print('error: %s' % error, file=sys.stderr)
-        return INCOMPLETE
-    except KeyboardInterrupt:
-        print('interrupted; the same command goes on where this one stopped', file=sys.stderr)
-        return INTERRUPTED
-    if videos is None:
+def run(options: argparse.Namespace) -> int:
+    """Prepares and prints; the exit code."""
+    spec = find_dataset(options.name)
+    if spec.render is not None:
+        raise ValueError('%s needs no preparing: it is rendered when it is first used' % spec.name)
+    if options.flow:
+        check_flow(options.flow)
+    output = os.path.abspath(options.output or os.path.join(PROJECT, spec.default_root))
+    os.makedirs(output, exist_ok=True)
+    missing = prepare(spec, options, output)
+    if missing:
         print('%d videos are missing:\n%s' % (len(missing), '\n'.join('  ' + name for name in missing)))
         return INCOMPLETE
+    videos = load_videos(spec, output)
     print('ready: %d videos to train with, %d to test with, %d classes%s, below %s' % (
         len(videos.train), len(videos.test), len(videos.class_names),
         ' (split 1 of %d)' % spec.num_splits if spec.num_splits > 1 else '', output))
     return READY
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """The command; returns its exit code."""
+    options = parse(argv)
+    return exit_code(lambda: run(options))
 
 
 if __name__ == '__main__':

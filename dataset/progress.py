@@ -1,9 +1,10 @@
-"""How far a long command is: one line that renews itself on a terminal, a line now and then elsewhere."""
+"""How far a long command is (one line that renews itself on a terminal, a line now and then elsewhere), and its end."""
 import os
 import sys
 import time
 from typing import Callable, Iterable, Iterator, TypeVar
 
+USER_ERROR, INTERRUPTED = 2, 130  # exit codes
 SAY_EVERY = {True: 1.0, False: 10.0}  # seconds between words, on a terminal and elsewhere
 T = TypeVar('T')
 
@@ -29,3 +30,15 @@ def say_progress(text: str) -> None:
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """What `run` returns; after a word, USER_ERROR for what the user can mend and INTERRUPTED for Ctrl-C."""
+    try:
+        return run()
+    except (ValueError, OSError) as error:
+        print('error: %s' % error, file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print('interrupted; the same command goes on where this one stopped', file=sys.stderr)
+        return INTERRUPTED

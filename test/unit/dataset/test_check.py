@@ -19,10 +19,11 @@ from film_sets import damaged, film_set
 from data.device_transforms import normalize
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset import indexing
-from dataset.check import INTERRUPTED, SOUND, UNSOUND, USER_ERROR, expected_counts, main
+from dataset.check import SOUND, UNSOUND, expected_counts, main
 from dataset.contact_sheet import seen_by_network
 from dataset.index import index_path, read_index
 from dataset.indexing import IndexInUse, update_index
+from dataset.progress import INTERRUPTED, USER_ERROR
 from dataset.specs import find_dataset, load_videos
 
 ROOT = Path(__file__).resolve().parents[3]
