@@ -212,7 +212,7 @@ def test_a_run_goes_on_on_the_other_device(on_npu, on_cpu, tiny_videos, out):
 
 
 def test_half_precision_trace_and_memory(tiny_videos, out):
-    common = RECIPE + "--amp-dtype auto --end-epoch 1 --no-precise-bn --clip-length 2".split()
+    common = RECIPE + "--amp-dtype auto --end-epoch 1 --no-precise-bn".split()
     common += ["--data-root", tiny_videos, "--model-dir"]
     rows = {"O0": [], "O1": ["--opt-level", "O1"], "O2": ["--opt-level", "O2", "--loss-scale", "128"],
             "O2 dynamic": ["--opt-level", "O2", "--loss-scale", "dynamic", "--amp-dtype", "bf16"]}
