@@ -5,7 +5,7 @@ layer of the same name in every respect but one: it computes at its input's prec
 """
 import contextlib
 import functools
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, Optional
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from network.workspace import Workspace
 
 EXECUTIONS = ("auto", "reference", "folded", "compiled")
 # What `auto` is, as measured (benchmarks/step.md); a device that is not here was not measured and runs as reference.
-AUTO = {"cpu": "folded"}
+AUTO: Dict[str, str] = {}
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
