@@ -169,11 +169,16 @@ sys.exit(check.main(sys.argv[1:]))
 """
 
 
+def hears_interrupts():
+    """A shell starts its background jobs deaf to them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("how, code", [(signal.SIGKILL, -9), (signal.SIGINT, INTERRUPTED)])
 def test_a_stop_loses_only_what_was_in_work(tmp_path, how, code):
     root = film_set(tmp_path)
     command = [sys.executable, "-c", SLOW, "folder", "--data-root", str(root), "--workers", "1"]
-    process = subprocess.Popen(command, cwd=str(ROOT), stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=str(ROOT), stderr=subprocess.PIPE, preexec_fn=hears_interrupts)
     for _ in range(400):
         if os.path.isfile(index_path(str(root))) and lines_of(root):
             break
