@@ -22,6 +22,7 @@ from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
 from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
 from data.streams import ClipGeometry, ClipStreams, Share
+from dataset.progress import usable_cores
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
 from network import build_network, find_network
 from network.execution import set_execution
@@ -58,7 +59,7 @@ def choose_workers(wanted: int, device: torch.device) -> int:
     """Loader processes of this process: as typed, else a share of the cores; few on a CPU, whose cores train."""
     if wanted >= 0:
         return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if device.type == "cpu":
         return max(1, cores // 4)
     return max(1, min(16, cores // max(1, devices.device_count(device.type))))

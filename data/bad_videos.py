@@ -3,8 +3,9 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
+from typing import BinaryIO, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple, TypeVar, Union
 
+T = TypeVar("T")
 Failure = Tuple[str, str]  # (path, reason)
 NAMED_AT_MOST = 20
 
@@ -105,7 +106,11 @@ class BadVideoLedger:
 
 def named(failures: Sequence[Failure]) -> str:
     """One line for each failure, the first twenty of them."""
-    lines = ["  %s: %s" % failure for failure in failures[:NAMED_AT_MOST]]
-    if len(failures) > NAMED_AT_MOST:
-        lines.append("  ... and %d more" % (len(failures) - NAMED_AT_MOST))
-    return "\n".join(lines)
+    return "\n".join(first_of(failures, lambda failure: "%s: %s" % tuple(failure)))
+
+
+def first_of(items: Sequence[T], text: Callable[[T], str]) -> List[str]:
+    """An indented line for each of the first twenty, and one that counts the rest."""
+    lines = ["  " + text(item) for item in items[:NAMED_AT_MOST]]
+    more = len(items) - NAMED_AT_MOST
+    return lines + (["  ... and %d more" % more] if more > 0 else [])

@@ -1,5 +1,5 @@
 """How many frames of a video file are sound, from frame 0 on: decoded by PyAV, where it is installed, with errors
-neither concealed nor skipped. The one importer of PyAV.
+neither concealed nor skipped.
 
 OpenCV conceals damage without a word and cannot be told not to: its options never reach FFmpeg's decoders.
 """

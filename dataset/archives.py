@@ -67,7 +67,7 @@ def unpack(path: str, folder: str, progress: Callable[[int], None] = lambda size
     if kind == 'rar':
         _unpack_rar(path, folder)
     else:
-        members = {'zip': _zip_members, 'tar': _tar_members}[kind or 'tar']
+        members = _zip_members if kind == 'zip' else _tar_members
         limit = max(SMALL, MOST_RATIO * state.st_size)
         try:
             with contextlib.closing(members(path)) as found:

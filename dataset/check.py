@@ -4,23 +4,22 @@
 """
 import argparse
 import json
-import os
 import posixpath
 import sys
 from collections import Counter
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from data.bad_videos import first_of
 from data.strict_decoding import strict_decoder
 from dataset.contact_sheet import contact_sheet
-from dataset.index import Record, index_path
+from dataset.index import Record, index_path, prefix_of
 from dataset.indexing import update_index
 from dataset.layouts import absent
 from dataset.progress import exit_code, say_progress, usable_cores, with_progress
-from dataset.specs import DatasetSpec, Found, find_dataset, find_rows, load_videos
+from dataset.specs import FILES, DatasetSpec, Found, find_dataset, find_rows, load_videos
 from dataset.splits import known_source
 
 SOUND, UNSOUND = 0, 1
-NAMED_AT_MOST = 20  # of each kind on the screen; the JSON file has all
 FAULTS = ('broken', 'missing', 'duplicated', 'in_both_splits', 'leaking_groups')  # a short video trains all the same
 
 
@@ -66,8 +65,8 @@ def _items(found: Found) -> Tuple[List[Item], List[Item]]:
     missing: List[Item] = []
     for part, rows, folder in (('train', found.rows.train, found.tree.train_root),
                                ('test', found.rows.test, found.tree.test_root)):
-        below = os.path.relpath(folder, found.root)
-        own = [Item(part, row.path if below == os.curdir else '%s/%s' % (below, row.path)) for row in rows]
+        prefix = prefix_of(found.root, folder)
+        own = [Item(part, prefix + row.path) for row in rows]
         missing += [own[place] for place in sorted(absent(rows, folder, found.tree.kind))]
         items += own
     return items, missing
@@ -129,9 +128,7 @@ def describe(findings: Dict[str, Any]) -> List[str]:
     lines = []
     for kind, text in texts.items():
         lines.append('%s: %s' % (kind.replace('_', ' '), len(findings[kind]) or 'none'))
-        lines += ['  ' + text(one) for one in findings[kind][:NAMED_AT_MOST]]
-        if len(findings[kind]) > NAMED_AT_MOST:
-            lines.append('  ... and %d more' % (len(findings[kind]) - NAMED_AT_MOST))
+        lines += first_of(findings[kind], text)  # the JSON file has all
     return lines
 
 
@@ -157,7 +154,7 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
     parser.add_argument('--data-root', help='its folder; default: the one of train_model.py')
     parser.add_argument('--split', type=int, default=1, help='which split of UCF-101, HMDB-51 or motion10; default 1')
-    parser.add_argument('--source', choices=('auto', 'video', 'rawframes'), default='auto', help='default auto: videos '
+    parser.add_argument('--source', choices=FILES, default='auto', help='default auto: videos '
                         'where there are any')
     parser.add_argument('--workers', type=int, default=usable_cores(), help='processes; default %(default)s, the '
                         'cores')

@@ -13,7 +13,7 @@ import numpy as np
 from data.clip_readers import RawFrames, UnreadableClip, open_capture
 from data.strict_decoding import sound_part, strict_decoder
 from data.video_list import VideoFacts
-from dataset.index import Record
+from dataset.index import Record, stamp_of
 
 PACKED_MARK = re.compile(rb'DivX\d+[Bb]\d+p')  # how an encoder says that it packs a B-frame beside its reference
 HEAD = 1 << 16  # bytes in which the mark stands
@@ -36,22 +36,22 @@ class _Seen(NamedTuple):
     problem: str
 
 
-def stamp_of(path: str, kind: str) -> Tuple[int, int]:
-    """(size, mtime_ns) of a video; of a folder of frames the time alone is looked at, its size is 0. OSError."""
-    stat = os.stat(path)
-    return (stat.st_size if kind == 'video' else 0), stat.st_mtime_ns
-
-
 def examine(root: str, path: str, kind: str) -> Record:
     """Looks at one video or folder of frames below the root. OSError where it is not there or may not be read."""
     full = os.path.join(root, path)
-    stamp = stamp_of(full, kind)  # before the first byte is read: what changes meanwhile does not fit the record
-    record = Record(path, kind, VideoFacts(0, stamp[0], stamp[1], ()), cv2.__version__,
-                    strict_decoder() or '' if kind == 'video' else '', 0, 0, 0.0, '', '', '')
+    record = unread(root, path, kind)  # stamped before the first byte is read: what changes meanwhile does not fit it
     try:
         return _video(full, record) if kind == 'video' else _frame_folder(full, record)
     except UnreadableClip as error:
         return record._replace(problem=error.reason)
+
+
+def unread(root: str, path: str, kind: str, problem: str = '') -> Record:
+    """The record of a video of which no frame is known. OSError as of `examine`."""
+    size, mtime_ns = stamp_of(os.path.join(root, path), kind)
+    strict = strict_decoder() if kind == 'video' else None
+    return Record(path, kind, VideoFacts(0, size, mtime_ns, ()), cv2.__version__, strict or '', 0, 0, 0.0, '', problem,
+                  '')
 
 
 def _video(path: str, record: Record) -> Record:

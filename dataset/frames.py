@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from data.clip_readers import UnreadableClip, open_clip
+from dataset.examine import FRAME_NAME
 from dataset.layouts import VIDEO_ENDINGS
 from dataset.progress import say_progress, with_progress
 from dataset.workers import run_all
@@ -78,7 +79,7 @@ def _write_all(task: FrameTask, folder: str) -> None:
             raise UnreadableClip(task.video, 'frame %d cannot be decoded to 8-bit colour' % (number - 1))
         frame = _scaled(frame, task.short_side)
         if task.rgb:
-            _write(folder, 'img_%05d.jpg' % number, frame, task.quality)
+            _write(folder, FRAME_NAME % number, frame, task.quality)
         if method is not None:
             grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
             if before is not None:

@@ -47,10 +47,16 @@ def index_path(root: str) -> str:
     return os.path.join(root, INDEX_NAME)
 
 
-def prefix_of(root: str, videos: VideoList) -> str:
-    """What makes a row's path the path below the data set's root, by which the index knows it."""
-    below = os.path.relpath(videos.root, root)
+def prefix_of(root: str, folder: str) -> str:
+    """What makes a path below `folder` the path below the data set's root, by which the index knows it."""
+    below = os.path.relpath(folder, root)
     return '' if below == os.curdir else below + '/'
+
+
+def stamp_of(path: str, kind: str) -> Tuple[int, int]:
+    """(size, mtime_ns) of a video; of a folder of frames the time alone is looked at, its size is 0. OSError."""
+    status = os.stat(path)
+    return (status.st_size if kind == 'video' else 0), status.st_mtime_ns
 
 
 def line_of(record: Record) -> bytes:
@@ -113,7 +119,7 @@ def attach_index(root: str, videos: VideoList, part: str) -> str:
 
     No video is touched: whether a fact is still true is seen by the reader, when it opens the file.
     """
-    path, prefix = index_path(root), prefix_of(root, videos)
+    path, prefix = index_path(root), prefix_of(root, videos.root)
     if not os.path.isfile(path):
         return ''
     rows: Dict[bytes, int] = {}  # path as in a line -> row

@@ -7,9 +7,8 @@ from typing import IO, Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 import cv2
 
 from data.strict_decoding import strict_decoder
-from data.video_list import VideoFacts
-from dataset.examine import examine, stamp_of
-from dataset.index import Record, index_path, line_of, read_index
+from dataset.examine import examine, unread
+from dataset.index import Record, index_path, line_of, read_index, stamp_of
 from dataset.workers import Lost, run_all
 
 MOST_SECONDS = 1800  # for one video; then it is given up
@@ -82,8 +81,6 @@ def _still_true(task: _Task) -> bool:
 def _given_up(task: _Task, reason: str) -> Any:
     """The record of a video that broke or held up its decoder."""
     try:
-        size, mtime_ns = stamp_of(os.path.join(task.root, task.path), task.kind)
+        return unread(task.root, task.path, task.kind, 'the decoder failed: %s' % reason)
     except OSError as error:
         return 'the file cannot be read (%s)' % error.strerror
-    return Record(task.path, task.kind, VideoFacts(0, size, mtime_ns, ()), cv2.__version__, strict_decoder() or '', 0,
-                  0, 0.0, '', 'the decoder failed: %s' % reason, '')

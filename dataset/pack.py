@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Callable, Iterator, List, Optional, Tuple
 
+from data.bad_videos import NAMED_AT_MOST, first_of
 from data.packed_index import PackedIndex, read_index
 from dataset.packed import changed_videos, damaged_videos, refuse_changed
 from dataset.packing import finished, pack
@@ -23,7 +24,6 @@ from dataset.progress import SAY_EVERY, exit_code, say_progress, usable_cores
 from dataset.specs import FILES, find_dataset
 
 SOUND, UNSOUND = 0, 1
-NAMED_AT_MOST = 20  # broken videos on the screen; the index has all
 
 
 def _said(steps: Iterator[Tuple[int, int]], total: int, say: Callable[[str], None]) -> None:
@@ -55,9 +55,8 @@ def describe(index: PackedIndex, folder: str) -> List[str]:
     lost = [video for video in index.problems if not videos['num_frames'][video]]
     for what, some in (('broken, left out', lost), ('broken, packed up to there', set(index.problems) - set(lost))):
         lines += ['%s: %d' % (what, len(some))] if some else []
-        lines += ['  %s: %s' % (os.fsdecode(index.names[video]), index.problems[video])
-                  for video in sorted(some)[:NAMED_AT_MOST]]
-        lines += ['  ... and %d more' % (len(some) - NAMED_AT_MOST)] if len(some) > NAMED_AT_MOST else []
+        lines += first_of(sorted(some), lambda video: '%s: %s' % (  # the index has all
+            os.fsdecode(index.names[video]), index.problems[video]))
     return lines
 
 

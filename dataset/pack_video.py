@@ -11,6 +11,7 @@ from data.packed_index import FRAME
 from data.reader import UnreadableClip
 from data.transforms import short_side_size
 from data.video_list import VideoFacts
+from dataset.examine import FRAME_NAME
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -63,7 +64,7 @@ def _write_frames(task: Task, file: IO[bytes], rows: List[Tuple[int, int, int]])
             if not reader.blue_first:
                 frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
             jpeg = encode(frame, task.short_side, task.quality)
-            offset = write_member(file, '%s/img_%05d.jpg' % (task.member, number), jpeg)
+            offset = write_member(file, '%s/%s' % (task.member, FRAME_NAME % number), jpeg)
             rows.append((offset, len(jpeg), zlib.crc32(jpeg)))
     except UnreadableClip as error:
         return error.reason

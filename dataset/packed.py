@@ -8,6 +8,7 @@ import numpy as np
 from data.packed_index import JOURNAL, PackedIndex, check_shards, index_file, read_index, shard_file
 from data.packed_store import PackedStore, PackedVideo, PackedVideos
 from data.reader import UnreadableClip
+from dataset.index import stamp_of
 from dataset.rows import DataNotFound
 from dataset.workers import Lost, run_all
 
@@ -17,12 +18,6 @@ LOOKED_AT = 200  # videos of the source that are compared at the start of a trai
 def is_store(root: str) -> bool:
     """Whether a folder is a packed store, finished or not."""
     return os.path.isfile(index_file(root)) or os.path.isfile(os.path.join(root, JOURNAL))
-
-
-def stamp_of(path: str, kind: str) -> Tuple[int, int]:
-    """(bytes, time of change in ns) of a video; of a folder of frames the time alone, its bytes are 0. OSError."""
-    status = os.stat(path)
-    return (status.st_size if kind == 'video' else 0), status.st_mtime_ns
 
 
 def changed_videos(index: PackedIndex, most: int) -> List[str]:

@@ -9,7 +9,8 @@ import numpy as np
 from data.packed_index import ROW, Description
 from data.randomness import random_state
 from data.video_list import VideoFacts, VideoList
-from dataset.packed import is_store, stamp_of
+from dataset.index import prefix_of, stamp_of
+from dataset.packed import is_store
 from dataset.packing import Source
 from dataset.rows import DataNotFound
 from dataset.specs import PROJECT, DatasetSpec, VideoSet, load_videos
@@ -66,8 +67,7 @@ def _load(spec: DatasetSpec, root: str, split: Optional[int], source: str) -> Tu
 
 def _known(root: str, videos: VideoList) -> List[Tuple[str, Tuple[int, Optional[VideoFacts]]]]:
     """(path below the root, what is known) of each row; see `Source`."""
-    below = os.path.relpath(videos.root, root)
-    prefix = '' if below == os.curdir else below + '/'
+    prefix = prefix_of(root, videos.root)
     return [(prefix + videos.relative(row), (videos.num_frames(row) or 0, videos.facts(row)))
             for row in range(len(videos))]
 

@@ -14,12 +14,21 @@ TIMES = re.compile(r'(.+)_(\d{6})_(\d{6})$')
 Plan = Dict[str, str]  # path below the output -> where the file lies
 
 
+class OwnRow(NamedTuple):
+    """What is said of a video of one's own, by a csv or by its folders: its class; part and group may be empty."""
+
+    label: str
+    part: str
+    group: str
+
+
 class Placed(NamedTuple):
-    """The plan, the class names in label order, and files that fit nowhere."""
+    """The plan, the class names in label order, files that fit nowhere; what is said of videos, by their places."""
 
     plan: Plan
     class_names: List[str]
     strange: List[str]
+    said: Dict[str, OwnRow] = {}
 
 
 def _named_parts(item: Item) -> List[str]:
@@ -57,13 +66,12 @@ def by_class_folder(found: Gathered, class_names: Sequence[str]) -> Placed:
     return Placed(plan, list(class_names), strange)
 
 
-def with_lists(placed: Placed, found: Gathered, wanted: Callable[[str], Optional[str]]) -> Placed:
-    """Adds annotation files: `wanted` gives a list's place below the output by its name, None for others."""
+def add_lists(plan: Plan, found: Gathered, place_of: Callable[[str], Optional[str]]) -> None:
+    """Adds annotation files: `place_of` gives a list's place below the output by its name, None for others."""
     for item in found.lists:
-        target = wanted(os.path.basename(item.name))
+        target = place_of(os.path.basename(item.name))
         if target is not None:
-            _put(placed.plan, target, item)
-    return placed
+            _put(plan, target, item)
 
 
 def kinetics(found: Gathered, class_names: Sequence[str]) -> Placed:
@@ -106,14 +114,6 @@ def _csv_rows(lists: Iterable[Item]) -> List[Tuple[Tuple[str, int], Tuple[str, s
     return rows
 
 
-class OwnRow(NamedTuple):
-    """A line of a user's csv: path in the source, class, and what may be empty: part and group."""
-
-    label: str
-    part: str
-    group: str
-
-
 def own_csv(path: str) -> Dict[str, OwnRow]:
     """path -> the rest, from a csv whose head names the columns path and label, and perhaps split and group."""
     rows = {}
@@ -132,14 +132,7 @@ def own_csv(path: str) -> Dict[str, OwnRow]:
     return rows
 
 
-class Own(NamedTuple):
-    """A folder of one's own: what is placed, and for each place of a video what its csv line says, if there is one."""
-
-    placed: Placed
-    said: Dict[str, OwnRow]
-
-
-def own_folder(found: Gathered, csv_path: Optional[str]) -> Own:
+def own_folder(found: Gathered, csv_path: Optional[str]) -> Placed:
     """Videos into videos/<class>/: by a csv, else by the folder that each lies in (a folder train, val or test above it
     decides the part). ValueError for videos of one name and class that differ.
     """
@@ -163,7 +156,7 @@ def own_folder(found: Gathered, csv_path: Optional[str]) -> Own:
         raise ValueError('%s names %d files that are not in the source: %s; paths are relative to --source'
                          % (csv_path, len(gone), ', '.join(gone[:5])))
     names = sorted({row.label for row in said.values()}, key=lambda name: (name.casefold(), name))
-    return Own(Placed(plan, names, strange), said)
+    return Placed(plan, names, strange, said)
 
 
 def _own_row(item: Item) -> Optional[OwnRow]:

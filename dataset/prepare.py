@@ -7,11 +7,12 @@ import argparse
 import os
 import shutil
 import sys
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+from functools import partial
+from typing import Dict, List, Optional, Sequence, Set
 
 from dataset import placing
 from dataset.frames import FLOWS, check_flow, count_frames, make_pictures
-from dataset.gather import UNPACKED, Gathered, gather
+from dataset.gather import UNPACKED, Gathered, Say, gather
 from dataset.index import Record
 from dataset.indexing import update_index
 from dataset.layouts import VIDEO_ENDINGS, absent, class_folder_rows, grouped_rows, some_of
@@ -26,21 +27,14 @@ LISTS = {  # annotation files that are kept, by the start of their names: the fo
     'UCF101': (('classind', 'trainlist', 'testlist'), 'ucfTrainTestlist'),
     'Kinetics400': (('train', 'val', 'kinetics'), ''),
 }
-Say = Callable[[str], None]
 
 
-class Tree(NamedTuple):
-    """What was put in place: the class names; of a user's own videos, what the csv or the folders say of each."""
-
-    class_names: List[str]
-    said: Dict[str, placing.OwnRow]
-
-
-def put_in_place(spec: DatasetSpec, found: Gathered, output: str, csv_path: Optional[str], say: Say) -> Tree:
+def put_in_place(spec: DatasetSpec, found: Gathered, output: str, csv_path: Optional[str],
+                 say: Say) -> placing.Placed:
     """Plans and carries out where every file goes. ValueError for two files for one place, or a csv that is wrong."""
-    names, own_rows = published_names(spec), {}  # type: Optional[List[str]], Dict[str, placing.OwnRow]
+    names = published_names(spec)
     if names is None:
-        placed, own_rows = placing.own_folder(found, csv_path)
+        placed = placing.own_folder(found, csv_path)
     else:
         placed = placing.kinetics(found, names) if spec.parted else placing.by_class_folder(found, names)
     if placed.strange:
@@ -49,15 +43,12 @@ def put_in_place(spec: DatasetSpec, found: Gathered, output: str, csv_path: Opti
     if not placed.plan:
         raise ValueError('no video of %s in the source: its class is read from the name of the folder that it lies in'
                          % spec.name)
-    for item in found.lists:
-        target = _list_place(spec, os.path.basename(item.name))
-        if target:
-            placed.plan[target] = item.place
+    placing.add_lists(placed.plan, found, partial(_list_place, spec))
     for number, (target, place) in enumerate(sorted(placed.plan.items()), 1):
         placing.put(place, os.path.join(output, *target.split('/')), os.path.join(output, UNPACKED, 'copy.part'))
         if number % 1000 == 0:
             say('%d of %d files in place' % (number, len(placed.plan)))
-    return Tree(placed.class_names, own_rows)
+    return placed
 
 
 def _list_place(spec: DatasetSpec, name: str) -> Optional[str]:
@@ -100,10 +91,10 @@ def rows_from_tree(spec: DatasetSpec, output: str, split: int) -> Found:
     return find_rows(spec._replace(finders=finders), output, split, 'video')
 
 
-def own_rows(output: str, tree: Tree, contents: Dict[str, str], share: float, seed: int, say: Say) -> Rows:
+def own_rows(output: str, placed: placing.Placed, contents: Dict[str, str], share: float, seed: int, say: Say) -> Rows:
     """The rows of a user's own videos: by the parts that folders or csv name, else divided by source."""
-    rows = class_folder_rows(os.path.join(output, 'videos'), tree.class_names, 'video')
-    said = [tree.said.get('videos/' + row.path, placing.OwnRow('', '', '')) for row in rows]
+    rows = class_folder_rows(os.path.join(output, 'videos'), placed.class_names, 'video')
+    said = [placed.said.get('videos/' + row.path, placing.OwnRow('', '', '')) for row in rows]
     parts: Set[str] = {one.part for one in said}
     if 'train' in parts and parts & {'val', 'test'}:
         tested = 'val' if 'val' in parts else 'test'
@@ -114,7 +105,7 @@ def own_rows(output: str, tree: Tree, contents: Dict[str, str], share: float, se
         return Rows(chosen[0], chosen[1], '', '', [])
     groups = [one.group or group for one, group in zip(said, sources_of(rows))]
     groups = join_groups(groups, [contents.get('videos/' + row.path, '') for row in rows])
-    split = divide(rows, groups, tree.class_names, share, seed)
+    split = divide(rows, groups, placed.class_names, share, seed)
     for note in split.notes + ['%d videos of %d sources: %d to train with, %d to test with' % (
             len(rows), len(set(groups)), len(split.train), len(split.test))]:
         say(note)
@@ -134,8 +125,8 @@ def _index(output: str, workers: int) -> Dict[str, str]:
 def prepare(spec: DatasetSpec, options: argparse.Namespace, output: str) -> List[str]:
     """Does all of it; returns what is missing, by name. Errors as in `gather`, `put_in_place` and `load_videos`."""
     say = _say_line
-    tree = put_in_place(spec, gather(options.source, output, say), output, options.csv, say)
-    write_class_names(os.path.join(output, 'classes.txt'), tree.class_names)
+    placed = put_in_place(spec, gather(options.source, output, say), output, options.csv, say)
+    write_class_names(os.path.join(output, 'classes.txt'), placed.class_names)
     shutil.rmtree(os.path.join(output, UNPACKED), ignore_errors=True)
     contents = _index(output, options.workers)
     pictures = {'rgb': options.rawframes, 'flow': options.flow or '', 'quality': options.quality,
@@ -146,13 +137,13 @@ def prepare(spec: DatasetSpec, options: argparse.Namespace, output: str) -> List
     missing: Set[str] = set()
     for split in range(1, spec.num_splits + 1):
         if spec.classes is None:
-            rows = own_rows(output, tree, contents, options.test_share, options.random_seed, say)
+            rows = own_rows(output, placed, contents, options.test_share, options.random_seed, say)
         else:
             found = rows_from_tree(spec, output, split)
             rows = found.rows
-            missing |= _missing(spec, found)
+            missing |= set() if spec.tolerant else _missing(spec, found)
         write_lists(spec, output, rows, split)
-    return [] if spec.tolerant else sorted(missing)
+    return sorted(missing)
 
 
 def _missing(spec: DatasetSpec, found: Found) -> Set[str]:

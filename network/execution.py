@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from network.workspace import Workspace
 
 EXECUTIONS = ("auto", "reference", "folded", "compiled")
-# What `auto` is, as measured (benchmarks/step.md); a device that is not here was not measured and runs as reference.
+# What `auto` is on a kind of device where another execution was measured to be faster at every size of clip
+# (benchmarks/step.md); elsewhere it is reference.
 AUTO: Dict[str, str] = {}
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

@@ -25,7 +25,7 @@ from data.packed_store import PackedVideos
 from data.randomness import random_state
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
-from dataset.packed import stamp_of
+from dataset.index import stamp_of
 from dataset.packing import Source, pack
 from tools import benchmark_films, benchmark_soak
 from tools.timing import interleave, markdown, paired_ratio, processor_seconds, write_json

@@ -4,7 +4,6 @@ Evaluates with each clip replaced by one of its frames, repeated; a data set of 
 a table over the places of the clip.
 """
 import argparse
-import json
 import sys
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -16,6 +15,7 @@ from data.loaders import eval_loader
 from data.transforms import EvalTransform
 from dataset.specs import find_dataset, load_videos
 from network import build_network
+from tools.timing import markdown, write_json
 from train import device as devices
 from train.amp import Precision
 from train.config import TrainConfig
@@ -66,13 +66,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except (ValueError, OSError) as error:
         print("error: %s" % error, file=sys.stderr)
         return 2
-    print("| frames of the clip | top-1, % | videos |\n| --- | --- | --- |")
-    for row in rows:
-        frames = row["frames"] if row["frames"] == "all" else "number %d, repeated" % row["frames"]
-        print("| %s | %.2f | %d |" % (frames, row["top1"], row["num_videos"]))
+    cells = [["all" if row["frames"] == "all" else "number %d, repeated" % row["frames"], "%.2f" % row["top1"],
+              "%d" % row["num_videos"]] for row in rows]
+    print(markdown(["frames of the clip", "top-1, %", "videos"], cells))
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=2)
+        write_json(options.json, rows)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, ratios of paired rounds, a Markdown table, rows as JSON."""
+"""What the tools share: interleaved timing, ratios of paired rounds, a Markdown table, rows as JSON."""
 
 import json
 import multiprocessing

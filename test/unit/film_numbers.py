@@ -1,4 +1,5 @@
 """The test films and what their frames say: eight blocks along the top edge, most significant bit left, white = 1."""
+import struct
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,17 @@ def decode_all(path):
         if not decoded:
             return frames
         frames.append(frame)
+
+
+def audio_only_avi():
+    """A well-formed AVI file with one stream, of sound."""
+    def chunk(name, data):
+        return name + struct.pack("<I", len(data)) + data
+    main = chunk(b"avih", struct.pack("<14I", 40000, 8000, 0, 0x10, 1, 0, 1, 8000, 0, 0, 0, 0, 0, 0))
+    head = chunk(b"strh", b"auds" + struct.pack("<IIHH8I4h", 0, 0, 0, 0, 0, 1, 8000, 0, 8000, 8000, 0, 1, *[0] * 4))
+    form = chunk(b"strf", struct.pack("<HHIIHH", 1, 1, 8000, 8000, 1, 8))
+    lists = chunk(b"LIST", b"hdrl" + main + chunk(b"LIST", b"strl" + head + form))
+    return chunk(b"RIFF", b"AVI " + lists + chunk(b"LIST", b"movi" + chunk(b"01wb", bytes(8000))))
 
 
 def write_frames(folder, frames, numbers=None):

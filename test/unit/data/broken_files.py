@@ -4,16 +4,17 @@ readers make of them: the names of files arrive on standard input, a line of JSO
 import json
 import os
 import random
-import struct
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-SEED = 5
 UNIT = Path(__file__).resolve().parents[1]
-FILMS = UNIT / "films"
+sys.path[:0] = [str(UNIT), str(UNIT.parents[1])]  # as a program it has neither
+from film_numbers import FILMS, audio_only_avi, decode_all, said_index  # noqa: E402
+
+SEED = 5
 FOLDER = "frames"  # the folder of JPEG files, beside the films in what is a source
 VIDEOS = ("xvid_no_b.avi", "xvid_packed_b.avi", "mpeg4_plain_b.avi", "mpeg4_gop12.avi", "h264_b.mp4", "mjpeg.avi")
 NEAR = 10  # levels between two versions of FFmpeg that decode the same frame to colour
@@ -78,27 +79,6 @@ def zero_tail(content, rng):
 MUTATIONS = ((cut, 9), (flip, 14), (flip_head, 6), (flip_chunk, 6), (zero_block, 3), (noise_block, 3), (lose_block, 3),
              (double_block, 2), (zero_tail, 4))
 LOSSES = ("cut", "zero_tail")  # what is left of these is the film's own
-
-
-def audio_only_avi():
-    """A well-formed AVI file with one stream, of sound."""
-    def chunk(name, data):
-        return name + struct.pack("<I", len(data)) + data
-    main = chunk(b"avih", struct.pack("<14I", 40000, 8000, 0, 0x10, 1, 0, 1, 8000, 0, 0, 0, 0, 0, 0))
-    head = chunk(b"strh", b"auds" + struct.pack("<IIHH8I4h", 0, 0, 0, 0, 0, 1, 8000, 0, 8000, 8000, 0, 1, *[0] * 4))
-    form = chunk(b"strf", struct.pack("<HHIIHH", 1, 1, 8000, 8000, 1, 8))
-    lists = chunk(b"LIST", b"hdrl" + main + chunk(b"LIST", b"strl" + head + form))
-    return chunk(b"RIFF", b"AVI " + lists + chunk(b"LIST", b"movi" + chunk(b"01wb", bytes(8000))))
-
-
-def decode_all(path):
-    """Every frame from frame 0 on, BGR, by OpenCV alone."""
-    capture, frames = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), []
-    while True:
-        decoded, frame = capture.read()
-        if not decoded:
-            return frames
-        frames.append(frame)
 
 
 def jpegs():
@@ -197,11 +177,6 @@ def differing(frames, others):
             if frame.shape != other.shape or np.abs(frame.astype(int) - other).max() > NEAR]
 
 
-def said_index(frame):
-    """The number that a frame (H, W, C) of a film states."""
-    return sum(int(frame[8, 8 + 16 * bit].mean() > 128) << (7 - bit) for bit in range(8))
-
-
 def judge(path, sound, is_folder):
     """What the reader makes of a file, against the sound film and the strict decoder."""
     from data.clip_readers import UnreadableClip, open_clip
@@ -233,5 +208,4 @@ def main(root):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(UNIT.parents[1]))
     main(sys.argv[1])

@@ -6,7 +6,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from film_numbers import FILMS, FRAMES, decode_all, said_index, write_frames
+from film_numbers import FILMS, FRAMES, audio_only_avi, decode_all, said_index, write_frames
 
 from data import clip_readers, containers
 from data.clip_readers import RawFrames, VideoFile, open_clip, seek_target
@@ -136,17 +136,6 @@ def test_frames_out_of_range(tmp_path):
         VideoFile(str(FILMS / "xvid_packed_b.avi"), 72).read([71])
     with pytest.raises(ValueError, match="no frame asked for"):
         video.read([])
-
-
-def audio_only_avi():
-    """A well-formed AVI file with one stream, of sound."""
-    def chunk(name, data):
-        return name + struct.pack("<I", len(data)) + data
-    main = chunk(b"avih", struct.pack("<14I", 40000, 8000, 0, 0x10, 1, 0, 1, 8000, 0, 0, 0, 0, 0, 0))
-    head = chunk(b"strh", b"auds" + struct.pack("<IIHH8I4h", 0, 0, 0, 0, 0, 1, 8000, 0, 8000, 8000, 0, 1, *[0] * 4))
-    form = chunk(b"strf", struct.pack("<HHIIHH", 1, 1, 8000, 8000, 1, 8))
-    lists = chunk(b"LIST", b"hdrl" + main + chunk(b"LIST", b"strl" + head + form))
-    return chunk(b"RIFF", b"AVI " + lists + chunk(b"LIST", b"movi" + chunk(b"01wb", bytes(8000))))
 
 
 BROKEN = {

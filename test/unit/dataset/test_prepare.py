@@ -127,6 +127,15 @@ def test_official_annotations_decide_the_splits(films, tmp_path, small_ucf):
     assert [videos.train.relative(row) for row in range(5)] == ucf_names()[::-1][:5]
 
 
+def test_annotations_that_contradict_each_other_are_refused(films, tmp_path, small_ucf, capsys):
+    source = as_folder(tmp_path / "u", {name: film for name, film in zip(ucf_names(), films)})
+    for folder, line in (("a", "Archery/v_Archery_g01_c01.avi 3\n"), ("b", "Archery/v_Archery_g08_c01.avi 3\n")):
+        (source / folder).mkdir()
+        (source / folder / "trainlist01.txt").write_text(line)
+    assert prepare("UCF101", source, tmp_path / "out") == INCOMPLETE
+    assert "different files for one place (ucfTrainTestlist/trainlist01.txt)" in capsys.readouterr().err
+
+
 def test_a_run_killed_on_the_way_is_gone_on_with(films, tmp_path):
     source = as_zip(tmp_path / "u.zip", {"UCF-101/" + name: film for name, film in zip(ucf_names(), films)})
     line = [sys.executable, "-m", "dataset.prepare", "UCF101", "--source", str(source), "--rawframes", "--output"]
