@@ -12,6 +12,7 @@ import torch
 from data.clip_dataset import ClipDataset
 from data.device_transforms import DeviceTransform
 from data.loaders import eval_loader
+from data.modalities import MODALITIES
 from data.transforms import EvalTransform
 from dataset.specs import find_dataset, load_videos
 from network import build_network
@@ -30,6 +31,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--dataset", default="motion10")
     parser.add_argument("--data-root")
     parser.add_argument("--split", type=int, default=1)
+    parser.add_argument("--modality", default="rgb", choices=sorted(MODALITIES))
     parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", help="also write the rows there")
@@ -39,15 +41,16 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 def accuracies(options: argparse.Namespace) -> List[Dict[str, Any]]:
     """A row for the whole clip and one for each of its places: {"frames": "all" or the place, "top1": percent, ...}."""
     spec = find_dataset(options.dataset)
-    videos = load_videos(spec, options.data_root, options.split)
+    videos = load_videos(spec, options.data_root, options.split, modality=options.modality)
     geometry = {name: spec.defaults.get(name, getattr(TrainConfig, name))
                 for name in ("clip_length", "val_frame_interval", "crop_size", "eval_batch_size")}
     crop = geometry["crop_size"]
     centre = EvalTransform(crop, int(round(spec.eval_scale * crop)))
     whole = ClipDataset(videos.test, geometry["clip_length"], geometry["val_frame_interval"], centre, 0, training=False)
     device = devices.choose_device(options.device)
-    network = build_network(options.network, len(videos.class_names), options.weights).to(device)
-    precision, transform = Precision("O0", torch.float32, device), DeviceTransform()
+    channels = MODALITIES[options.modality].channels
+    network = build_network(options.network, len(videos.class_names), options.weights, channels).to(device)
+    precision, transform = Precision("O0", torch.float32, device), DeviceTransform(modality=options.modality)
     rows = []
     for place in [None] + list(range(geometry["clip_length"])):
         clips = whole if place is None else whole.with_repeated_frame(place)

@@ -1,0 +1,69 @@
+"""--modality flow from video files to a checkpoint: prepared, trained, resumed, evaluated, and kept apart from RGB."""
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL_CLIPS
+
+import train_model
+from dataset import prepare
+from network import build_network
+
+SMALL = SMALL_CLIPS + ("--network RESNET50_3D --modality flow --clip-length 2 --batch-size 4 --workers 0 --device cpu "
+                       "--lr-base 0.01 --end-epoch 1 --task-name t --no-precise-bn --max-steps").split()
+
+
+@pytest.fixture(scope="module")
+def flow_root(tiny_videos, tmp_path_factory):
+    """Six of the tiny videos, with raw frames and flow."""
+    folder = tmp_path_factory.mktemp("flow")
+    for part, names in (("train", ("v0.avi", "v1.avi")), ("test", ("v0.avi",))):
+        for label in ("left", "up"):
+            target = folder / "films" / part / label
+            target.mkdir(parents=True)
+            for name in names:
+                shutil.copyfile(str(tiny_videos / part / label / name), str(target / (part + name)))
+    assert prepare.main(["folder", "--source", str(folder / "films"), "--output", str(folder / "out"), "--rawframes",
+                         "--flow", "--workers", "1"]) == prepare.READY
+    return folder / "out"
+
+
+def run(root, out, steps, *options, code=0):
+    assert train_model.main(SMALL + [steps, "--data-root", str(root), "--model-dir", str(out)] + list(options)) == code
+    return Path(str(out)) / "t"
+
+
+def test_flow_trains_resumes_and_evaluates_apart_from_rgb(flow_root, tmp_path, capsys):
+    rgb = build_network("RESNET50_3D", 2)
+    torch.save(rgb.state_dict(), str(tmp_path / "rgb.pth"))
+    options = ["--end-epoch", "2", "--mixup", "0.5", "--random-erasing", "0.5"]
+    whole = run(flow_root, tmp_path / "whole", "2", *options, "--pretrained", str(tmp_path / "rgb.pth"))
+    assert "adapted (mean over 3 channels, for each of 2): conv1.conv.weight" in (whole / "train.log").read_text()
+    run(flow_root, tmp_path / "cut", "1", *options, "--pretrained", str(tmp_path / "rgb.pth"))
+    cut = run(flow_root, tmp_path / "cut", "2", *options, "--resume")
+    states = [torch.load(str(folder / "model.pth")) for folder in (whole, cut)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert states[0]["conv1.conv.weight"].shape == (32, 2, 3, 5, 5)
+    content = torch.load(str(whole / "checkpoints" / "t_ep-0002.pth"))
+    assert content["config"]["modality"] == "flow"
+    result = json.loads((whole / "result.json").read_text())
+    assert (result["modality"], result["num_videos"], result["num_unreadable"]) == ("flow", 2, 0)
+    folder = run(flow_root, tmp_path / "eval", "1", "--eval-only", "--pretrained", str(whole / "model.pth"))
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert found["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    capsys.readouterr()
+    run(flow_root, tmp_path / "whole", "3", *options, "--resume", "--modality", "rgb", code=2)
+    assert "modality was flow, is rgb" in capsys.readouterr().err
+    run(flow_root, tmp_path / "rgb", "1", "--modality", "rgb", "--pretrained", str(whole / "model.pth"), code=2)
+    assert "this one takes 3; see --modality" in capsys.readouterr().err
+
+
+def test_without_flow_the_command_that_makes_it_is_said(tiny_videos, tmp_path, capsys):
+    run(tiny_videos, tmp_path, "1", code=2)
+    said = capsys.readouterr().err
+    assert "python -m dataset.prepare folder --source PATH --output %s --flow" % tiny_videos in said
+    run(tiny_videos, tmp_path, "1", "--source", "video", code=2)
+    assert "--source video has no --modality flow" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
