@@ -4,6 +4,7 @@ import pytest
 
 from data.modalities import MODALITIES, NEGATED, NO_MOTION
 from dataset.frames import flow_levels
+from train import config
 
 PIXELS = np.append(np.random.RandomState(1).uniform(-25, 25, 100000), 0)  # no other tie between two levels among them
 
@@ -24,3 +25,7 @@ def test_no_motion_is_nothing_to_the_network():
     assert (flow.channels, rgb.channels) == (2, 3) and rgb.coloured and not flow.coloured
     assert [mean * 255 for mean in flow.mean] == [128, 128]
     assert flow.std == rgb.std == pytest.approx(0.2348244, abs=1e-7)
+
+
+def test_the_options_choices_are_the_rows():
+    assert config.MODALITIES == tuple(MODALITIES)
