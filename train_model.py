@@ -33,12 +33,13 @@ from train.amp import Precision
 from train.amp_choice import build_precision
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.log import LOGGER, log_to, start_logging, stop_logging
-from train.loop import NotFinite, Plan, Position, Run, Trainer
+from train.loop import Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
 from train.options import parse_options
 from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
 from train.record import RunRecord, move_aside
+from train.run import NotFinite, Plan, Position, Run
 from train.run_state import DataFacts, RunState
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
