@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from data.batch_mix import BatchMix, MixOptions
 from train.amp import Precision
-from train.loop import Run, Slots, Trainer, by_step, dropout_seed
+from train.loop import Slots, Trainer, by_step, dropout_seed
 from train.optim import build_sgd, parameter_groups
+from train.run import Run
 from train.schedule import LearningRate
 
 CPU = torch.device("cpu")
