@@ -12,8 +12,8 @@ import torch
 from train.checkpoint import Checkpoints, save_tensors, write_atomically
 from train.curves import draw_curves
 from train.log import LOGGER, Scalars
-from train.loop import Position
 from train.metrics import Scores
+from train.run import Position
 from train.speed import Speed
 
 PNG_NAME = "curves.png"
@@ -35,7 +35,6 @@ class RunRecord:
                  state_dict: Callable[[], Dict[str, torch.Tensor]], writes: bool) -> None:
         self.folder, self.task, self.writes, self.shows_progress = folder, task, writes, writes
         self.best = Best()
-        self.seconds_before = 0.0
         self._checkpoints, self._snapshot, self._state_dict = checkpoints, snapshot, state_dict
         self._scalars = Scalars(folder, False)
         self._drawing = True
