@@ -32,6 +32,7 @@ from train import device as devices
 from train.amp import Precision
 from train.amp_choice import build_precision
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
+from train.gradient_norm import GradientNorm
 from train.log import LOGGER, log_to, start_logging, stop_logging
 from train.loop import Slots, Trainer
 from train.metrics import Scores
@@ -129,8 +130,9 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
                    config.random_seed)
+    gradient_norm = GradientNorm(config.clip_grad_norm, runtime.device) if config.clip_grad_norm else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
-                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix)
+                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm)
 
 
 class Job:

@@ -79,6 +79,8 @@ class TrainConfig:
     warmup_steps: Union[int, str] = _option(
         1500, "optimizer steps over which the rate rises from a tenth, or a share of the run such as 5%%", metavar="N")
     weight_decay: float = _option(0.0001, "L2 penalty of every parameter that is no bias")
+    clip_grad_norm: float = _option(0.0, "limit to the norm over all gradients of a step; the log says what it was "
+                                    "before (0: no limit)", metavar="NORM")
     end_epoch: int = _option(90, "epochs to train")
     epoch_div_factor: int = _option(1, "an epoch is this fraction of the data; the original's was a quarter: 4")
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
@@ -143,6 +145,8 @@ class TrainConfig:
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
             raise OptionError(
                 "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
+        if not 0 <= self.clip_grad_norm < float("inf"):
+            raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % self.clip_grad_norm)
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)

@@ -110,7 +110,8 @@ class Run:
         self.failed(())  # what other processes met
         scores = self.trainer.metrics.compute(all_reduce_sum)
         self.trainer.metrics.reset()
-        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval())
+        norm = None if self.trainer.gradient_norm is None else self.trainer.gradient_norm.mean()
+        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval(), norm)
         if not math.isfinite(scores.loss):
             raise NotFinite(
                 "the loss is not a number any more near step %d: lower --lr-base, lengthen --warmup-steps or, in half "

@@ -54,9 +54,11 @@ def assert_resumes(videos, out, *options):
     return whole, resumed
 
 
-def test_micro_batches_repeat_over_a_resume_in_the_middle_of_an_epoch(tiny_videos, tmp_path):
-    whole, resumed = assert_resumes(tiny_videos, tmp_path)
+def test_a_run_with_everything_on_repeats_over_a_resume_in_the_middle_of_an_epoch(tiny_videos, tmp_path):
+    whole, resumed = assert_resumes(tiny_videos, tmp_path, "--clip-grad-norm", "0.5")
     assert [row["step"] for row in rows(whole, "train")] == [3, 6]
     content = checkpoint(resumed, 2)
     assert content["global_batch"] == 6 and content["position"] == {"epoch": 2, "samples": 0, "step": 6}
     assert json.loads((whole / "result.json").read_text())["steps"] == 6
+    norms = [row["gradient_norm"] for row in rows(whole, "train")]
+    assert min(norms) > 0.5 and "gradient norm %.3g" % norms[1] in (whole / "train.log").read_text()
