@@ -32,6 +32,7 @@ from train import device as devices
 from train.amp import Precision
 from train.amp_choice import build_precision
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
+from train.ema import AveragedWeights
 from train.gradient_norm import GradientNorm
 from train.log import LOGGER, log_to, start_logging, stop_logging
 from train.loop import Slots, Trainer
@@ -131,8 +132,10 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
                    config.random_seed)
     gradient_norm = GradientNorm(config.clip_grad_norm, runtime.device) if config.clip_grad_norm else None
+    averages = config.ema_decay and not config.eval_only
+    ema = AveragedWeights(precision, network, config.ema_decay) if averages else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
-                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm)
+                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm, ema)
 
 
 class Job:
@@ -196,7 +199,7 @@ class Job:
             self.record.write_result(self.result(self.run.evaluate()), "evaluation.json")
         else:
             scores = self.run.fit(self.position) or self.run.evaluate()
-            self.record.finish(self.result(scores))
+            self.record.finish(self.result(scores), self.state.final_weights())
 
 
 def compose(argv: Sequence[str]) -> Optional[Job]:

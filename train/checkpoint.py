@@ -2,7 +2,8 @@
 
 Schema 1: schema, epoch (epochs done), state_dict (fp32, keys with the `module.` of the original's files), optimizer,
 scaler, position {epoch, samples, step}, global_batch, schedule, best {accuracy, epoch}, class_names, config, versions,
-speed. What is read back is opened by network.safe_load alone: a file that holds code is refused.
+speed; with --ema-decay also ema {decay, steps, weights}, the average as a whole state dict. What is read back is opened
+by network.safe_load alone: a file that holds code is refused.
 """
 
 import errno

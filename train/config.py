@@ -81,6 +81,9 @@ class TrainConfig:
     weight_decay: float = _option(0.0001, "L2 penalty of every parameter that is no bias")
     clip_grad_norm: float = _option(0.0, "limit to the norm over all gradients of a step; the log says what it was "
                                     "before (0: no limit)", metavar="NORM")
+    ema_decay: float = _option(0.0, "also average the weights over the steps, this much of the average staying at "
+                               "each, such as 0.999; model.pth and the best score are then the average's (0: none)",
+                               metavar="DECAY")
     end_epoch: int = _option(90, "epochs to train")
     epoch_div_factor: int = _option(1, "an epoch is this fraction of the data; the original's was a quarter: 4")
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
@@ -147,6 +150,8 @@ class TrainConfig:
                 "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
         if not 0 <= self.clip_grad_norm < float("inf"):
             raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % self.clip_grad_norm)
+        if not 0 <= self.ema_decay < 1:
+            raise OptionError("--ema-decay %s: takes 0 (no average) or more, below 1" % self.ema_decay)
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)

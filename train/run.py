@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Tuple
 
 from train.distributed import all_reduce_sum, average_buffers
 from train.evaluate import evaluate
@@ -65,18 +65,37 @@ class Run:
             done = position.samples >= self.plan.steps_per_epoch * self.plan.global_batch
             if done:
                 position.epoch, position.samples = position.epoch + 1, 0
-            if self.plan.precise_bn:
-                steps = min(PRECISE_BN_STEPS, self.plan.steps_per_epoch)
-                self.trainer.refine_batchnorm(self.data.statistics(position.epoch, steps), self.failed)
-            average_buffers(self.trainer.module)
-            scores = self.evaluate()
+            scores, of_last_step = self._assess(position.epoch)
             last = position.step >= self.plan.last_step
             self.record.epoch(position, scores, self.meter.total(),
-                              save=last or (done and position.epoch % self.plan.save_frequency == 0))
+                              last or (done and position.epoch % self.plan.save_frequency == 0), of_last_step)
         return scores
 
     def evaluate(self) -> Scores:
-        """Scores over every test video."""
+        """Scores over every test video, of the averaged weights where there are any."""
+        if self.trainer.ema is None:
+            return self._evaluate()
+        with self.trainer.ema.in_place():
+            return self._evaluate()
+
+    def _assess(self, epoch: int) -> Tuple[Scores, Optional[Scores]]:
+        """The scores after an epoch. Where weights are averaged: the average's, and those of the last step's weights,
+        each with BatchNorm statistics of its own.
+        """
+        scores = self._settle_and_evaluate(epoch)
+        if self.trainer.ema is None:
+            return scores, None
+        with self.trainer.ema.in_place():
+            return self._settle_and_evaluate(epoch), scores
+
+    def _settle_and_evaluate(self, epoch: int) -> Scores:
+        if self.plan.precise_bn:
+            steps = min(PRECISE_BN_STEPS, self.plan.steps_per_epoch)
+            self.trainer.refine_batchnorm(self.data.statistics(epoch, steps), self.failed)
+        average_buffers(self.trainer.module)
+        return self._evaluate()
+
+    def _evaluate(self) -> Scores:
         batches = progress(self.data.evaluation(), self.data.evaluation_steps, "evaluate", self.record.shows_progress)
         scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
         self.failed(())

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from typing import Any, Dict, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Sequence, Tuple
 
 import torch
 
@@ -41,9 +41,14 @@ class RunState:
         """The weights as they are saved: fp32, master weights where there are any."""
         return self.trainer.precision.state_dict_of(self.trainer.module)
 
+    def final_weights(self) -> Dict[str, torch.Tensor]:
+        """What model.pth holds: the averaged weights where there are any."""
+        return self.state_dict() if self.trainer.ema is None else self.trainer.ema.weights()
+
     def snapshot(self) -> Dict[str, Any]:
         """What a checkpoint holds beside weights and position."""
-        return {"optimizer": checkpoint.optimizer_state(self.trainer.optimizer),
+        ema = {} if self.trainer.ema is None else {"ema": self.trainer.ema.state_dict()}
+        return {**ema, "optimizer": checkpoint.optimizer_state(self.trainer.optimizer),
                 "scaler": self.trainer.precision.scaler.state_dict(),
                 "schedule": checkpoint.plain(vars(self.trainer.schedule)), "global_batch": self.global_batch,
                 "class_names": list(self.data.class_names), "num_train_videos": self.data.num_train,
@@ -63,7 +68,7 @@ class RunState:
                             shuffle_window=self.config.shuffle_window, global_batch=self.global_batch,
                             num_train_videos=self.data.num_train)
         checkpoint.check_same_run(content, expected, path)
-        self.trainer.precision.load_state_dict_into(self.trainer.module, content["state_dict"])
+        self._take_weights(content)
         checkpoint.load_optimizer_state(self.trainer.optimizer, content["optimizer"])
         self.trainer.precision.scaler.load_state_dict(content["scaler"])
         position, best = Position(**content["position"]), Best(**content["best"])
@@ -71,6 +76,20 @@ class RunState:
         LOGGER.info("resumed from %s: %d epochs and %d clips done, step %d", path, position.epoch, position.samples,
                     position.step)
         return position, best
+
+    def _take_weights(self, content: Mapping[str, Any]) -> None:
+        """A checkpoint's weights and their average; to be evaluated alone, the average where there is one."""
+        ema, trainer = content.get("ema"), self.trainer
+        weights = ema["weights"] if ema and self.config.eval_only else content["state_dict"]
+        trainer.precision.load_state_dict_into(trainer.module, weights)
+        if trainer.ema is not None and ema:
+            trainer.ema.load_state_dict(ema)
+        elif trainer.ema is not None:
+            trainer.ema.restart()
+            LOGGER.info("the checkpoint holds no averaged weights: the average starts here")
+        elif ema:
+            LOGGER.info("averaged weights are evaluated" if self.config.eval_only else
+                        "the checkpoint's averaged weights are left out: there is no --ema-decay")
 
     def result(self, scores: Scores, position: Position, speed: Speed, world_size: int) -> Dict[str, Any]:
         """What result.json holds. Accuracies in percent, speeds in clips a second, memory in bytes."""
