@@ -25,6 +25,7 @@ from dataset.progress import usable_cores
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
 from network import build_network, find_network
 from network.execution import set_execution
+from network.recomputation import set_recomputation
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
@@ -119,7 +120,12 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
-    LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
+    execution = set_execution(network, config.execution)
+    LOGGER.info("execution %s, %s", execution, devices.memory_settings())
+    if config.activation_checkpointing:
+        if execution == "compiled":
+            raise OptionError("--activation-checkpointing --execution compiled: take reference or folded, or drop one")
+        set_recomputation(network, True)
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)

@@ -111,6 +111,8 @@ class TrainConfig:
     execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers, and what auto takes "
                              "for now; folded is faster on a CPU at 224 pixels, slower at 32; the function and the "
                              "weights are the same", EXECUTIONS)
+    activation_checkpointing: bool = _option(False, "keep only each block's input and compute the rest again in the "
+                                             "backward pass: less memory, more time, the same result")
     deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")
     distributed: bool = _option(False, "train on several devices; started by torchrun or by test/launch.sh")
     backend: str = _option("auto", "what carries the gradients: hccl on npu, nccl on cuda, gloo on cpu", BACKENDS)

@@ -56,7 +56,8 @@ def assert_resumes(videos, out, *options):
 
 
 def test_a_run_with_everything_on_repeats_over_a_resume_in_the_middle_of_an_epoch(tiny_videos, tmp_path):
-    whole, resumed = assert_resumes(tiny_videos, tmp_path, "--clip-grad-norm", "0.5", "--ema-decay", "0.8")
+    whole, resumed = assert_resumes(tiny_videos, tmp_path, "--clip-grad-norm", "0.5", "--ema-decay", "0.8",
+                                    "--activation-checkpointing")
     assert [row["step"] for row in rows(whole, "train")] == [3, 6]
     content = checkpoint(resumed, 2)
     assert content["global_batch"] == 6 and content["position"] == {"epoch": 2, "samples": 0, "step": 6}
@@ -87,3 +88,12 @@ def test_the_averaged_weights_are_scored_saved_and_evaluated(tiny_videos, tmp_pa
     run(tiny_videos, tmp_path / "plain", "--ema-decay", "0.8", "--resume")
     assert checkpoint(tmp_path / "plain" / "t", 2)["ema"]["steps"] == 3
     assert "the average starts here" in (tmp_path / "plain" / "t" / "train.log").read_text()
+
+
+def test_what_does_not_go_together_is_refused(tiny_videos, tmp_path, capsys):
+    for options, words in ((["--activation-checkpointing", "--execution", "compiled"], "--execution compiled"),
+                           (["--accumulate", "7"], "--accumulate"), (["--ema-decay", "1"], "--ema-decay 1.0"),
+                           (["--clip-grad-norm", "-1"], "--clip-grad-norm -1.0")):
+        run(tiny_videos, tmp_path, *options, code=2)
+        said = capsys.readouterr().err
+        assert words in said and "Traceback" not in said
