@@ -22,9 +22,10 @@ from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import usable_cores
-from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
-from network import build_network, find_network
+from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
+from network import NETWORKS, build_network, find_network
 from network.execution import set_execution
+from network.flops import describe
 from network.recomputation import set_recomputation
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
@@ -120,12 +121,8 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
-    execution = set_execution(network, config.execution)
-    LOGGER.info("execution %s, %s", execution, devices.memory_settings())
-    if config.activation_checkpointing:
-        if execution == "compiled":
-            raise OptionError("--activation-checkpointing --execution compiled: take reference or folded, or drop one")
-        set_recomputation(network, True)
+    LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
+    set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
@@ -142,6 +139,14 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     ema = AveragedWeights(precision, network, config.ema_decay) if averages else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
                    Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm, ema)
+
+
+def describe_networks(config: TrainConfig, spec: DatasetSpec, names: Sequence[str]) -> None:
+    """Prints what each network costs for a clip of this size; a data set of one's own counts as 101 classes."""
+    num_classes = len(published_names(spec) or range(101))
+    for name in names:
+        shape = (3, config.clip_length, config.crop_size, config.crop_size)
+        print(describe(build_network(name, num_classes), shape) + "\n", flush=True)
 
 
 class Job:
@@ -218,6 +223,9 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     config, sources = resolve_config(typed, spec.name, spec.defaults)
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
     check_before_data(config)
+    if config.describe:
+        describe_networks(config, spec, [config.network] if "network" in typed else list(NETWORKS))
+        return None
     runtime = start_runtime(config)
     if config.dry_run:
         choose_precision(config, runtime.device)

@@ -127,6 +127,8 @@ class TrainConfig:
     keep: int = _option(3, "newest checkpoints to keep, beside the best one")
     eval_batch_size: int = _option(8, "clips of one evaluation step on one device")
     eval_only: bool = _option(False, "evaluate the weights of --resume or --pretrained, train nothing")
+    describe: bool = _option(False, "print parameters and multiply-adds of the network that is named, or of all, stage "
+                             "by stage, then end")
     dry_run: bool = _option(False, "check the options, the weights and the data, then end")
     profile: bool = _option(False, "trace some steps and print where their time goes")
 
@@ -150,6 +152,9 @@ class TrainConfig:
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
             raise OptionError(
                 "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
+        if self.activation_checkpointing and self.execution == "compiled":
+            raise OptionError("--activation-checkpointing: --execution compiled decides itself what it keeps; take "
+                              "reference or folded, or drop one of them")
         if not 0 <= self.clip_grad_norm < float("inf"):
             raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % self.clip_grad_norm)
         if not 0 <= self.ema_decay < 1:

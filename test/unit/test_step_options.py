@@ -8,7 +8,7 @@ from conftest import SMALL_CLIPS
 
 import train_model
 from network import NETWORKS, NetworkSpec
-from network.resnet3d import StageSpec
+from network.resnet3d import GloReResNet3d, StageSpec
 
 STAGES = (StageSpec("conv2", 1, 4, 8, (1, 1, 1), (1,)), StageSpec("conv3", 1, 8, 16, (2, 2, 2), (), (1,)),
           StageSpec("conv4", 1, 8, 16, (1, 2, 2), (1,)), StageSpec("conv5", 1, 8, 16, (1, 2, 2), ()))
@@ -91,9 +91,28 @@ def test_the_averaged_weights_are_scored_saved_and_evaluated(tiny_videos, tmp_pa
 
 
 def test_what_does_not_go_together_is_refused(tiny_videos, tmp_path, capsys):
-    for options, words in ((["--activation-checkpointing", "--execution", "compiled"], "--execution compiled"),
+    for options, words in ((["--activation-checkpointing", "--execution", "compiled"], "--execution compiled decides"),
                            (["--accumulate", "7"], "--accumulate"), (["--ema-decay", "1"], "--ema-decay 1.0"),
                            (["--clip-grad-norm", "-1"], "--clip-grad-norm -1.0")):
         run(tiny_videos, tmp_path, *options, code=2)
         said = capsys.readouterr().err
         assert words in said and "Traceback" not in said
+
+
+def test_networks_are_described_without_any_data(tmp_path, capsys):
+    argv = ["--describe", "--network", "RESNET50_3D_GCN_X5", "--dataset", "HMDB51", "--data-root", str(tmp_path),
+            "--crop-size", "32", "--clip-length", "2"]
+    assert train_model.main(argv) == 0
+    said = capsys.readouterr().out
+    assert "RESNET50_3D_GCN_X5, a clip of 3x2x32x32, 51 classes" in said
+    assert "| conv4      | 1024x1x2x2 | 13,331,456 |" in said and "33.02 million parameters" in said
+    assert "; without the GloRe units 27.27 million parameters" in said
+
+
+def test_every_network_is_described_where_none_is_named(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(train_model, "build_network", lambda name, num_classes: asked.append(name) or GloReResNet3d(
+        NETWORKS["TINY"], num_classes))
+    assert train_model.main("--describe --crop-size 32 --clip-length 2".split()) == 0
+    said = capsys.readouterr().out
+    assert asked == list(NETWORKS) and said.count("TINY, a clip of 3x2x32x32, 101 classes") == len(NETWORKS)
