@@ -152,16 +152,10 @@ class TrainConfig:
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
             raise OptionError(
                 "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
-        if self.activation_checkpointing and self.execution == "compiled":
-            raise OptionError("--activation-checkpointing: --execution compiled decides itself what it keeps; take "
-                              "reference or folded, or drop one of them")
-        if not 0 <= self.clip_grad_norm < float("inf"):
-            raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % self.clip_grad_norm)
-        if not 0 <= self.ema_decay < 1:
-            raise OptionError("--ema-decay %s: takes 0 (no average) or more, below 1" % self.ema_decay)
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)
+        _check_step(self)
         _check_mixing(self)
 
     @property
@@ -184,6 +178,16 @@ def _check_precision(config: TrainConfig) -> None:
     if config.amp_engine == "apex" and config.amp_dtype not in ("auto", "fp16"):
         raise OptionError("--amp-dtype %s contradicts --amp-engine apex, which computes in fp16: drop one of them"
                           % config.amp_dtype)
+
+
+def _check_step(config: TrainConfig) -> None:
+    if config.activation_checkpointing and config.execution == "compiled":
+        raise OptionError("--activation-checkpointing: --execution compiled decides itself what it keeps; take "
+                          "reference or folded, or drop one of them")
+    if not 0 <= config.clip_grad_norm < float("inf"):
+        raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % config.clip_grad_norm)
+    if not 0 <= config.ema_decay < 1:
+        raise OptionError("--ema-decay %s: takes 0 (no average) or more, below 1" % config.ema_decay)
 
 
 def _check_mixing(config: TrainConfig) -> None:
