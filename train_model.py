@@ -33,15 +33,16 @@ from train.amp import Precision
 from train.amp_choice import build_precision
 from train.bad_steps import BadSteps, NotFinite
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
+from train.gradient_norm import GradientNorm
 from train.log import LOGGER, log_to, start_logging, stop_logging
-from train.loop import Trainer
+from train.loop import Slots, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
 from train.options import parse_options
 from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
 from train.record import RunRecord, move_aside
 from train.run import Plan, Position, Run
-from train.run_state import DataFacts, RunState
+from train.run_state import DataFacts, RunState, keep_global_batch
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
 from train.stopping import Asked, Stopped, StopRequest, describe
@@ -113,7 +114,7 @@ def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runt
     geometry = ClipGeometry(config.clip_length, config.train_frame_interval, config.val_frame_interval,
                             config.crop_size, (low, high), int(round(spec.eval_scale * config.crop_size)))
     share = Share(runtime.ranks.rank, runtime.ranks.world_size, config.batch_size, config.eval_batch_size,
-                  runtime.workers, runtime.device.type != "cpu")
+                  runtime.workers, runtime.device.type != "cpu", config.accumulate)
     return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor,
                        config.shuffle_window)
 
@@ -124,23 +125,24 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
                            config.loss_scale)
 
 
-def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
+def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
     LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
-    total = steps_per_epoch * config.end_epoch
-    boundaries = boundaries_in_steps(config.lr_steps, config.batch_size * runtime.ranks.world_size, total)
+    total = streams.steps_per_epoch * config.end_epoch
+    boundaries = boundaries_in_steps(config.lr_steps, streams.global_batch, total)
     schedule = LearningRate(config.lr_base, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
     precision.attach(network, optimizer)
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
-                   config.random_seed, runtime.ranks.rank)
+                   config.random_seed)
+    gradient_norm = GradientNorm(config.clip_grad_norm, runtime.device) if config.clip_grad_norm else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
-                   runtime.ranks.rank, mix)
+                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm)
 
 
 def data_facts(videos: VideoSet) -> DataFacts:
@@ -153,17 +155,19 @@ class Job:
     """One run, composed."""
 
     def __init__(self, config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> None:
-        self.config, self.videos, self.runtime = config, videos, runtime
         task = task_of(config)
         self.folder = folder = Path(config.model_dir) / task
         self.position, self.evaluated = Position(), True
-        global_batch = config.batch_size * runtime.ranks.world_size
         first = runtime.ranks.rank == 0
         checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
         self.saved = checkpoints.load(config.resume) if config.resume else None
+        if self.saved:
+            config = keep_global_batch(config, self.saved, runtime.ranks.world_size)
+        self.config, self.videos, self.runtime = config, videos, runtime
         self.streams = build_streams(config, spec, videos, runtime)
+        global_batch = self.streams.global_batch
         per_epoch = self.streams.steps_per_epoch
-        self.trainer = build_trainer(config, len(videos.class_names), runtime, per_epoch)
+        self.trainer = build_trainer(config, len(videos.class_names), runtime, self.streams)
         bad_steps = BadSteps(self.trainer, config.max_bad_steps, folder, videos.train.path, first)
         self.state = RunState(config, self.trainer, data_facts(videos), global_batch, bad_steps)
         self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first)

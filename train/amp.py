@@ -7,7 +7,7 @@ checkpoints hold. A step is begin, forward under cast, backward, step.
 
 import contextlib
 import inspect
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ LEVELS = {"O0": Level(False, False, False, False, 1.0), "O1": Level(False, True,
           "O2": Level(True, False, False, True, "dynamic"), "O3": Level(True, False, True, False, 1.0)}
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Limit = Callable[[List[torch.Tensor]], None]  # changes gradients in place
 
 
 class LossScaler:
@@ -173,13 +174,13 @@ class Precision:
         else:
             yield
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Gradients of the scaled loss."""
+    def backward(self, loss: torch.Tensor, last: bool = True) -> None:
+        """Adds up gradients of the scaled loss; `last`: the step follows."""
         (loss * self.scaler.scale if self.scaler.scale != 1.0 else loss).backward()
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Unscales, and steps unless a gradient is infinite or no number: then parameters, momenta and buffers are what
-        they were at begin() and the answer is False. One flag is read from the device.
+    def step(self, optimizer: torch.optim.Optimizer, limit: Optional[Limit] = None) -> bool:
+        """Unscales, hands the gradients to `limit`, and steps unless one is infinite or no number: then parameters,
+        momenta and buffers are what they were at begin() and the answer is False. One flag is read from the device.
         """
         for _, parameter, master in self._pairs:
             master.grad = None if parameter.grad is None else parameter.grad.float()
@@ -190,6 +191,8 @@ class Precision:
         if overflow:
             self._buffers.restore()
         else:
+            if limit is not None:
+                limit(gradients)
             optimizer.step()
             with torch.no_grad():
                 for _, parameter, master in self._pairs:

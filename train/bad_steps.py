@@ -32,26 +32,26 @@ class BadSteps:
         self.in_a_row = 0
         self._trainer, self._most, self._folder, self._path_of, self._writes = trainer, most, folder, path_of, writes
 
-    def note(self, applied: bool, step: int, batch: Any) -> None:
-        """Takes note of a step and of the batch on the device that it was made of."""
+    def note(self, applied: bool, step: int, rows: List[torch.Tensor], batch: Any) -> None:
+        """Takes note of a step, of the videos of its batches, and of the last of these on the device."""
         self.in_a_row = 0 if applied else self.in_a_row + 1
         if applied:
             return
         LOGGER.warning("step %d left out: its loss or a gradient is infinite or no number (%d in a row)", step,
                        self.in_a_row)
         if self.in_a_row >= self._most:
-            self._dump(step, batch)
+            self._dump(step, torch.cat(rows), batch)
             raise NotFinite(
                 "the loss or the gradients were no numbers for %d steps in a row, up to step %d; nothing of these was "
                 "applied. See %s for the videos and the first layer where it shows; lower --lr-base, lengthen "
                 "--warmup-steps or, in half precision, lower --loss-scale; the last checkpoint is untouched"
                 % (self.in_a_row, step, self._folder / DUMP))
 
-    def _dump(self, step: int, batch: Any) -> None:
+    def _dump(self, step: int, rows: torch.Tensor, batch: Any) -> None:
         module = self._trainer.module
         gradients = [(name, p.grad) for name, p in module.named_parameters() if p.grad is not None]
         weights = list(module.state_dict().items())
-        rows = gather_rows(batch.index.reshape(-1)).reshape(-1).tolist()  # (clips of a step,)
+        clips = gather_rows(rows).reshape(-1).tolist()  # of a step, over all processes
         outputs = _activations(self._trainer, batch)
         names = [name for name, _ in outputs]
         of_all = gather_rows(torch.stack([values for _, values in outputs]))  # (R, layers, 4)
@@ -60,7 +60,7 @@ class BadSteps:
         if not self._writes:
             return
         content = {"step": step, "in_a_row": self.in_a_row, "loss_scale": self._trainer.precision.scaler.scale,
-                   "rows": rows, "videos": [self._path_of(row) for row in rows], "activations_of_rank": rank,
+                   "rows": clips, "videos": [self._path_of(row) for row in clips], "activations_of_rank": rank,
                    "activations": _table(zip(names, of_all[rank])),
                    "gradients": _table((name, statistics(value)) for name, value in gradients),
                    "weights": _table((name, statistics(value)) for name, value in weights)}

@@ -4,8 +4,8 @@ Schema 1: schema, sealed, epoch (epochs done), state_dict (fp32, keys with the `
 optimizer, scaler, ema, position {epoch, samples, step}, evaluated (whether the scores of that position are taken),
 metrics (sums since the last log line), buffers (where processes' BatchNorm statistics are not those of state_dict: a
 row each), random, bad_steps, global_batch, schedule, best {accuracy, epoch}, class_names, train_list and test_list
-(digests of the rows), config, versions, seconds. Those of earlier versions lack some of them. What is read back is opened by
-network.safe_load alone: a file that holds code is refused.
+(digests of the rows), config, versions, seconds. Those of earlier versions lack some of them. What is read back is
+opened by network.safe_load alone: a file that holds code is refused.
 """
 
 import dataclasses

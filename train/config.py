@@ -70,7 +70,9 @@ class TrainConfig:
     # the recipe
     recipe: Optional[str] = _option(None, "a row of the table of recipes: " + ", ".join(sorted(RECIPES)),
                                     tuple(sorted(RECIPES)))
-    batch_size: int = _option(4, "clips of one step on one device")
+    batch_size: int = _option(4, "clips that one device takes at a time")
+    accumulate: int = _option(1, "batches that a device takes for one step of the optimizer; the learning rate is that "
+                              "of the global batch: batch size x devices x this")
     lr_base: float = _option(0.001, "learning rate of one global batch")
     lr_steps: Tuple[Union[int, str], ...] = _option(
         (10800000, 15600000, 20400000), "where the rate decays: clips seen, or shares of the run such as 60%%,85%%",
@@ -79,6 +81,8 @@ class TrainConfig:
     warmup_steps: Union[int, str] = _option(
         1500, "optimizer steps over which the rate rises from a tenth, or a share of the run such as 5%%", metavar="N")
     weight_decay: float = _option(0.0001, "L2 penalty of every parameter that is no bias")
+    clip_grad_norm: float = _option(0.0, "limit to the norm over all gradients of a step; the log says what it was "
+                                    "before (0: no limit)", metavar="NORM")
     end_epoch: int = _option(90, "epochs to train")
     epoch_div_factor: int = _option(1, "an epoch is this fraction of the data; the original's was a quarter: 4")
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
@@ -128,8 +132,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size", "batch_size",
-                     "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size", "split",
-                     "max_bad_steps"):
+                     "accumulate", "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size",
+                     "split", "max_bad_steps"):
             _at_least(self, name, 1)
         for name in ("max_steps", "save_every", "shuffle_window", "world_size", "weight_decay", "bad_video_budget",
                      "random_seed"):
@@ -147,6 +151,8 @@ class TrainConfig:
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
             raise OptionError(
                 "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
+        if not 0 <= self.clip_grad_norm < float("inf"):
+            raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % self.clip_grad_norm)
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)

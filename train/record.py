@@ -55,19 +55,22 @@ class RunRecord:
         self._scalars = Scalars(self.folder, self.writes)
         self._samples = Lines(self.folder / samples if samples else None)
 
-    def samples(self, step: int, rows: torch.Tensor) -> None:
+    def samples(self, step: int, rows: List[torch.Tensor]) -> None:
         """This process's clips of a step, by their rows."""
         if self._samples.enabled:
-            self._samples.write({"step": step, "rows": rows.tolist()})
+            self._samples.write({"step": step, "rows": torch.cat(rows).tolist()})
 
-    def interval(self, position: Position, scores: Scores, rate: float, speed: Speed) -> None:
-        """A line every so many steps."""
-        LOGGER.info("epoch %d step %d  loss %.4f  top-1 %.1f %%  lr %.2e  %.2f clips/s  waiting for data %.0f %%",
+    def interval(self, position: Position, scores: Scores, rate: float, speed: Speed,
+                 gradient_norm: Optional[float] = None) -> None:
+        """A line every so many steps; `gradient_norm` where it is known."""
+        norm, text = ({}, "") if gradient_norm is None else (
+            {"gradient_norm": gradient_norm}, "  gradient norm %.3g" % gradient_norm)
+        LOGGER.info("epoch %d step %d  loss %.4f  top-1 %.1f %%  lr %.2e  %.2f clips/s  waiting for data %.0f %%%s",
                     position.epoch + 1, position.step, scores.loss, 100 * scores.top1, rate, speed.clips_per_second,
-                    100 * speed.data_wait_share)
+                    100 * speed.data_wait_share, text)
         self._scalars.write("train", position.step, {
             "epoch": position.epoch + 1, "loss": scores.loss, "top1": scores.top1, "lr": rate,
-            "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share})
+            "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share, **norm})
 
     def epoch(self, position: Position, scores: Scores, speed: Speed, own: Optional[torch.Tensor], save: bool) -> None:
         """An epoch (or the run) has ended: its scores, the picture, the checkpoint. `own`: as for save."""

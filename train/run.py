@@ -8,7 +8,7 @@ from train.buffers import flat_buffers, put_buffers
 from train.distributed import all_reduce_sum, average_buffers
 from train.evaluate import evaluate
 from train.log import progress
-from train.loop import Trainer
+from train.loop import Trainer, by_step
 from train.metrics import Scores
 from train.prefetch import Prefetcher
 from train.speed import SpeedMeter
@@ -52,11 +52,11 @@ class Plan:
 class Run:
     """Everything around the steps: where batches come from, where reports go, and what ends it before its time.
 
-    `data` has training(epoch, samples, steps), statistics(epoch, steps) and evaluation(), which give host batches,
-    evaluation_steps, and how many of these every process has at least, common_evaluation_steps; `record` has
-    interval(...), epoch(...), save(...), samples(...), failure and shows_progress (every process calls it, rank 0
-    writes); `failed` takes the videos of a batch that could not be read; without any, it looks for those of other
-    processes.
+    `data` has training(epoch, samples, steps) and statistics(epoch, steps), which give the host batches of so many
+    steps, evaluation(), which gives all, evaluation_steps, and how many of these every process has at least,
+    common_evaluation_steps; `record` has interval(...), epoch(...), save(...), samples(...), failure and shows_progress
+    (every process calls it, rank 0 writes); `failed` takes the videos of a batch that could not be read; without any,
+    it looks for those of other processes.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan, data: Any, record: Any, meter: SpeedMeter,
@@ -92,18 +92,22 @@ class Run:
         source = Prefetcher(self.data.training(position.epoch, position.samples, steps), self.trainer.precision.device)
         waited = 0.0
         text = "epoch %d/%d" % (position.epoch + 1, self.plan.end_epoch)
-        for i, batch in enumerate(progress(source, first + steps, text, self.record.shows_progress, first)):
+        per_step = by_step(source, self.trainer.slots.accumulate)
+        for i, batches in enumerate(progress(per_step, first + steps, text, self.record.shows_progress, first)):
             if i == 0:
                 self.meter.begin()
-            if batch.failures:
-                self.failed(batch.failures)
-            applied = self.trainer.step(batch, position.step + 1)
+            rows, applied = [], True
+            for micro, batch in enumerate(batches):
+                if batch.failures:
+                    self.failed(batch.failures)
+                applied = self.trainer.step(batch, position.step + 1, micro)
+                rows.append(batch.index)
             position.step += 1
             position.samples += self.plan.global_batch
             self.meter.step(source.waited - waited)
             waited = source.waited
-            self.record.samples(position.step, batch.index)
-            self.bad_steps.note(applied, position.step, batch)
+            self.record.samples(position.step, rows)
+            self.bad_steps.note(applied, position.step, rows, batch)
             if position.step % LOG_INTERVAL == 0 or position.step == FIRST_LOG or i + 1 == steps:
                 self._report(position)
             self._save_or_stop(position)
@@ -148,4 +152,5 @@ class Run:
         self.failed(())  # what other processes met
         scores = self.trainer.metrics.compute(all_reduce_sum)
         self.trainer.metrics.reset()
-        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval())
+        norm = None if self.trainer.gradient_norm is None else self.trainer.gradient_norm.mean()
+        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval(), norm)

@@ -22,8 +22,8 @@ from train.speed import Speed
 
 # The options that a resumed run must share with its beginning. What the schedule makes of its own is compared as such.
 SAME = ("dataset", "split", "random_seed", "shuffle_window", "clip_length", "train_frame_interval", "crop_size",
-        "epoch_div_factor", "weight_decay", "fine_tune", "precise_bn", "mixup", "cutmix", "random_erasing",
-        "label_smoothing")
+        "epoch_div_factor", "weight_decay", "clip_grad_norm", "fine_tune", "precise_bn", "mixup", "cutmix",
+        "random_erasing", "label_smoothing")
 
 
 class DataFacts(NamedTuple):
@@ -42,6 +42,30 @@ class Resumed(NamedTuple):
     position: Position
     evaluated: bool
     best: Best
+
+
+def keep_global_batch(config: TrainConfig, saved: Saved, world_size: int) -> TrainConfig:
+    """The configuration with which as many clips make a step as in `saved`, where it began on other numbers of
+    processes: each then takes more batches for a step, or fewer.
+
+    CheckpointError, naming what would fit, where that cannot be. Another --batch-size is left as it is: it is refused
+    later, unless it makes the same step.
+    """
+    wanted, before = saved.content["global_batch"], saved.content["config"]
+    per_round = config.batch_size * world_size
+    if (config.eval_only or per_round * config.accumulate == wanted or "global_batch" in config.allow_change
+            or config.batch_size != before["batch_size"]):
+        return config
+    if wanted % per_round:
+        fitting = [n for n in range(1, wanted // config.batch_size + 1) if wanted % (config.batch_size * n) == 0]
+        advice = "start %s of them" % " or ".join(str(n) for n in fitting)
+        if wanted % world_size == 0:
+            advice += ", or give --batch-size %d" % (wanted // world_size)
+        raise CheckpointError("--resume %s: its steps take %d clips, which %d processes with --batch-size %d cannot "
+                              "share evenly: %s" % (saved.path, wanted, world_size, config.batch_size, advice))
+    LOGGER.info("--accumulate %d: %d processes take the %d clips of a step in turns", wanted // per_round, world_size,
+                wanted)
+    return dataclasses.replace(config, accumulate=wanted // per_round)
 
 
 class RunState:
