@@ -79,10 +79,10 @@ class Checkpoints:
         weights = {_PREFIX + name: value.cpu() for name, value in state_dict.items()}
         save_tensors(dict(content, schema=SCHEMA, sealed=True, state_dict=weights), path)
         order = [path] + [other for other in self.newest_first() if other != path]
-        write_atomically("".join(other.name + "\n" for other in order).encode("utf-8"), self.folder / NEWEST)
-        for old in order[self.keep:]:
-            if old != self.path(content["best"]["epoch"]):
-                _remove(old)
+        kept = [p for place, p in enumerate(order) if place < self.keep or p == self.path(content["best"]["epoch"])]
+        write_atomically("".join(p.name + "\n" for p in kept).encode("utf-8"), self.folder / NEWEST)
+        for old in set(order) - set(kept):
+            _remove(old)
         return path
 
     def clean(self) -> None:
