@@ -1,24 +1,19 @@
 """Kills, stops and spoils toy runs in forked processes, where PyTorch is loaded once for all of them.
 
-    python test/unit/toy_faults.py FOLDER JOB...     a line of JSON: what each job found
+    PYTHONPATH=.:test/unit python test/unit/toy_faults.py FOLDER JOB...     a line of JSON: what each job found
 """
 import json
 import os
-import shutil
 import signal
 import sys
 import traceback
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
-sys.modules["torch.utils.tensorboard"] = None  # takes seconds to load
-
-import toy_run
 import torch
+import toy_run
+from toy_run import lost_or_twice, same
 
 import train.record
-from toy_run import CONFIG, TRAIN, lost_or_twice, same
-
 from train import distributed, files, stopping
 from train.checkpoint import Checkpoints, load_checkpoint
 from train.log import start_logging
@@ -131,7 +126,8 @@ JOBS = {job.__name__: job for job in (killed, killed_among_two, stopped_among_tw
 
 
 def main(folder, names):
-    train.record.draw_curves = lambda *_: False  # takes as long as the run
+    sys.modules["torch.utils.tensorboard"] = None  # it and the picture take seconds
+    train.record.draw_curves = lambda *_: False
     torch.optim.SGD([torch.zeros(1)], lr=1.0)  # loads a part of PyTorch that every child would load for itself
     os.dup2(2, 1)
     start_logging(1)
