@@ -136,7 +136,7 @@ class Precision:
 
     def _watch(self, model: nn.Module) -> None:
         """What begin() looks after, once the model has its types."""
-        self._model, self._buffers = model, _Buffers(model if self.half else nn.Module())
+        self._model, self._buffers = model, _Buffers(model)
 
     def _convert(self, model: nn.Module) -> List[Tuple[str, torch.Tensor]]:
         masters = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -160,7 +160,7 @@ class Precision:
         """Takes the optimizer that was built from what prepare() gave."""
 
     def begin(self) -> None:
-        """Before a step's forward pass: gradients start anew; in half precision the buffers are noted."""
+        """Before a step's forward pass: gradients start anew, the buffers are noted."""
         for parameter in self._model.parameters():
             parameter.grad = None
         self._buffers.note()
@@ -179,15 +179,15 @@ class Precision:
         (loss * self.scaler.scale if self.scaler.scale != 1.0 else loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer, limit: Optional[Limit] = None) -> bool:
-        """Unscales, hands the gradients to `limit`, and steps unless one overflowed: then parameters and buffers are
-        what they were at begin() and the answer is False. One flag is read from the device, in half precision only.
+        """Unscales, hands the gradients to `limit`, and steps unless one is infinite or no number: then parameters,
+        momenta and buffers are what they were at begin() and the answer is False. One flag is read from the device.
         """
         for _, parameter, master in self._pairs:
             master.grad = None if parameter.grad is None else parameter.grad.float()
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self.scaler.scale != 1.0:
             _multiply(gradients, 1.0 / self.scaler.scale)
-        overflow = self.half and not all_finite(gradients)
+        overflow = not all_finite(gradients)
         if overflow:
             self._buffers.restore()
         else:
@@ -199,6 +199,8 @@ class Precision:
                     parameter.copy_(master)
         if self.half:
             self.scaler.update(overflow)
+        else:
+            self.scaler.skipped += overflow
         return not overflow
 
     def state_dict_of(self, model: nn.Module) -> Dict[str, torch.Tensor]:

@@ -49,8 +49,10 @@ class TrainConfig:
     pretrained: Union[bool, str] = _option(False, "start from the network's pretrained file, or from the file given",
                                            metavar="PATH")
     fine_tune: bool = _option(False, "full learning rate for the classifier, half of it for everything else")
-    resume: Union[bool, str] = _option(False, "go on from the newest checkpoint of this task, or from the file given",
-                                       metavar="PATH")
+    resume: Union[bool, str] = _option(False, "go on from the newest checkpoint of this task, or from the file given; "
+                                       "auto starts anew where there is none", metavar="PATH")
+    allow_change: Tuple[str, ...] = _option((), "go on with --resume although these have changed: names as the refusal "
+                                            "gives them, with commas between", metavar="NAMES")
     # the data
     dataset: str = _option("UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 (built in) or folder (your own)",
                            metavar="NAME")
@@ -124,8 +126,11 @@ class TrainConfig:
     model_dir: str = _option("exps", "folder of all runs; a run writes into DIR/TASK", metavar="DIR")
     log_file: Optional[str] = _option(None, "text log (default: train.log of the run)", metavar="FILE")
     save_frequency: int = _option(1, "epochs between two checkpoints")
+    save_every: int = _option(0, "optimizer steps between two checkpoints within an epoch (0: none)")
     keep: int = _option(3, "newest checkpoints to keep, beside the best one")
     eval_batch_size: int = _option(8, "clips of one evaluation step on one device")
+    max_bad_steps: int = _option(20, "stop after so many steps in a row whose gradient is infinite or no number")
+    log_samples: bool = _option(False, "write the videos of every step to samples.rank-N.jsonl, by their rows")
     eval_only: bool = _option(False, "evaluate the weights of --resume or --pretrained, train nothing")
     describe: bool = _option(False, "print parameters and multiply-adds of the network that is named, or of all, stage "
                              "by stage, then end")
@@ -135,9 +140,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size", "batch_size",
                      "accumulate", "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size",
-                     "split"):
+                     "split", "max_bad_steps"):
             _at_least(self, name, 1)
-        for name in ("max_steps", "shuffle_window", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
+        for name in ("max_steps", "save_every", "shuffle_window", "world_size", "weight_decay", "bad_video_budget",
+                     "random_seed"):
             _at_least(self, name, 0)
         for name in ("workers", "local_rank"):
             _at_least(self, name, -1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from train.amp import Precision
+from train.buffers import flat_buffers
 
 
 class AveragedWeights:
@@ -23,6 +24,8 @@ class AveragedWeights:
         self._names = [name for name, value in live.items() if value.is_floating_point()]
         self._live = [live[name] for name in self._names]
         self._average: List[Tensor] = [value.clone() for value in _promoted(self._live)]
+        buffers = {name for name, _ in module.named_buffers()}
+        self._statistics = [average for name, average in zip(self._names, self._average) if name in buffers]
 
     def update(self) -> None:
         """Takes note of a step."""
@@ -43,17 +46,25 @@ class AveragedWeights:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network holds the average for as long; what becomes of its BatchNorm statistics there stays with it."""
+        """The network holds the average for as long; what becomes of its BatchNorm statistics there stays with it, if
+        no error ends that.
+        """
         own = {name: value.clone() for name, value in self._precision.exact(self._module).items()}
         self._precision.load_state_dict_into(self._module, self.weights())
         try:
             yield
+            self.put_statistics(flat_buffers(self._module))
         finally:
-            buffers = dict(self._module.named_buffers())
-            for name, average in zip(self._names, self._average):
-                if name in buffers:
-                    average.copy_(buffers[name])
             self._precision.load_state_dict_into(self._module, own)
+
+    def statistics(self) -> Tensor:
+        """BatchNorm's statistics as train.buffers gives a network's: (sum of sizes,)."""
+        return torch.cat([average.reshape(-1) for average in self._statistics]) if self._statistics else torch.zeros(0)
+
+    def put_statistics(self, flat: Tensor) -> None:
+        """Takes them over."""
+        for average, part in zip(self._statistics, flat.split([average.numel() for average in self._statistics])):
+            average.copy_(part.view_as(average))
 
     def state_dict(self) -> Dict[str, Any]:
         """For a checkpoint: decay, steps and weights, on the host."""

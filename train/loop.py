@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from train.amp import Precision
+from train.buffers import flat_buffers, put_buffers
 from train.device import seed_device
 from train.distributed import all_reduce_sum, without_exchange
 from train.ema import AveragedWeights
@@ -96,6 +97,18 @@ class Trainer:
             self.ema.update()
         self.metrics.update(logits, target)
         return applied
+
+    def statistics(self) -> torch.Tensor:
+        """BatchNorm's statistics that training goes on with, then those of the average, as one vector."""
+        flat = flat_buffers(self.module)
+        return flat if self.ema is None else torch.cat([flat, self.ema.statistics()])
+
+    def put_statistics(self, flat: torch.Tensor) -> None:
+        """Puts back what statistics() gave, with or without an average."""
+        own = len(flat_buffers(self.module))
+        put_buffers(self.module, flat[:own])
+        if self.ema is not None and len(flat) > own:
+            self.ema.put_statistics(flat[own:])
 
     def refine_batchnorm(self, batches: Any, failed: Callable[[Any], None]) -> int:
         """Precise BN over host batches: forward passes in training mode that change nothing but the statistics."""
