@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is no number changes nothing; too many in a row end the run and leave what explains it."""
+"""A step whose loss or gradient is no number changes nothing; too many in a row end the run and explain it."""
 
 import json
 import math
