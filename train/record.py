@@ -61,16 +61,18 @@ class RunRecord:
             self._samples.write({"step": step, "rows": torch.cat(rows).tolist()})
 
     def interval(self, position: Position, scores: Scores, rate: float, speed: Speed,
-                 gradient_norm: Optional[float] = None) -> None:
-        """A line every so many steps; `gradient_norm` where it is known."""
-        norm, text = ({}, "") if gradient_norm is None else (
-            {"gradient_norm": gradient_norm}, "  gradient norm %.3g" % gradient_norm)
+                 gradient_norm: Optional[float] = None, skipped: int = 0) -> None:
+        """A line every so many steps; `gradient_norm` where it is known, and how many steps were left out so far."""
+        more: Dict[str, float] = {} if gradient_norm is None else {"gradient_norm": gradient_norm}
+        text = "" if gradient_norm is None else "  gradient norm %.3g" % gradient_norm
+        if skipped:
+            more["skipped"], text = skipped, text + "  %d steps left out so far" % skipped
         LOGGER.info("epoch %d step %d  loss %.4f  top-1 %.1f %%  lr %.2e  %.2f clips/s  waiting for data %.0f %%%s",
                     position.epoch + 1, position.step, scores.loss, 100 * scores.top1, rate, speed.clips_per_second,
                     100 * speed.data_wait_share, text)
         self._scalars.write("train", position.step, {
             "epoch": position.epoch + 1, "loss": scores.loss, "top1": scores.top1, "lr": rate,
-            "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share, **norm})
+            "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share, **more})
 
     def epoch(self, position: Position, scores: Scores, speed: Speed, own: Optional[torch.Tensor], save: bool,
               of_last_step: Optional[Scores] = None) -> None:

@@ -172,4 +172,5 @@ class Run:
         scores = self.trainer.metrics.compute(all_reduce_sum)
         self.trainer.metrics.reset()
         norm = None if self.trainer.gradient_norm is None else self.trainer.gradient_norm.mean()
-        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval(), norm)
+        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval(), norm,
+                             self.trainer.precision.scaler.skipped)

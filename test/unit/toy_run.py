@@ -98,6 +98,7 @@ class ToyJob:
         facts = DataFacts("toy", list("abc"), TRAIN, *(name * 64 for name in lists))
         self.state = RunState(config, self.trainer, facts, size, self.bad_steps)
         self.record = RunRecord(self.folder, "t", checkpoints, self.state.snapshot, self.state.state_dict, rank == 0)
+        self.record._drawing = False  # takes as long as the run
         plan = Plan(config.end_epoch, TRAIN, size, last_step or TRAIN // size * config.end_epoch, config.precise_bn,
                     config.save_frequency, config.save_every)
         self.stop = StopRequest(CPU)
