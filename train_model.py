@@ -23,9 +23,10 @@ from data.device_transforms import DeviceTransform
 from data.loaders import why_readers_died
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import usable_cores
-from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
-from network import build_network, find_network
+from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
+from network import NETWORKS, build_network, find_network, flops
 from network.execution import set_execution
+from network.recomputation import set_recomputation
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
@@ -34,6 +35,7 @@ from train.amp import Precision
 from train.amp_choice import build_precision
 from train.bad_steps import BadSteps, NotFinite
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
+from train.ema import AveragedWeights
 from train.gradient_norm import GradientNorm
 from train.log import LOGGER, log_to, start_logging, stop_logging
 from train.loop import Slots, Trainer
@@ -130,6 +132,7 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
     LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
+    set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
@@ -142,8 +145,10 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
                    config.random_seed)
     gradient_norm = GradientNorm(config.clip_grad_norm, runtime.device) if config.clip_grad_norm else None
+    averages = config.ema_decay and not config.eval_only
+    ema = AveragedWeights(precision, network, config.ema_decay) if averages else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
-                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm)
+                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm, ema)
 
 
 def data_facts(videos: VideoSet) -> DataFacts:
@@ -222,7 +227,7 @@ class Job:
             if self.saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
                 self.state.train_on(self.saved)
             scores = self.run.fit(self.position, self.evaluated) or self.run.evaluate()
-            self.record.finish(self.result(scores))
+            self.record.finish(self.result(scores), self.state.final_weights())
 
 
 def compose(argv: Sequence[str]) -> Optional[Job]:
@@ -236,6 +241,12 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
     config = dataclasses.replace(config, resume=choose_resume(config))
     check_before_data(config)
+    if config.describe:
+        shape = (3, config.clip_length, config.crop_size, config.crop_size)
+        num_classes = len(published_names(spec) or range(101))  # as many as UCF-101 where they are the user's own
+        for name in [config.network] if "network" in typed else list(NETWORKS):
+            print(flops.describe(build_network(name, num_classes), shape) + "\n", flush=True)
+        return None
     runtime = start_runtime(config)
     if config.dry_run:
         choose_precision(config, runtime.device)

@@ -208,8 +208,11 @@ class Precision:
 
     def state_dict_of(self, model: nn.Module) -> Dict[str, torch.Tensor]:
         """The model's state dict in fp32, master weights in place of half ones."""
-        state = {key: value.float() if value.is_floating_point() else value for key,
-                 value in model.state_dict().items()}
+        return {key: value.float() if value.is_floating_point() else value for key, value in self.exact(model).items()}
+
+    def exact(self, model: nn.Module) -> Dict[str, torch.Tensor]:
+        """The model's state dict as it is, master weights in place of half ones: the tensors that steps change."""
+        state = dict(model.state_dict())
         state.update((name, master.detach()) for name, _, master in self._pairs)
         return state
 

@@ -1,7 +1,8 @@
 """Checkpoints: one dictionary of plain data, written whole or not at all, believed only when its seal holds.
 
 Schema 1: schema, sealed, epoch (epochs done), state_dict (fp32, keys with the `module.` of the original's files),
-optimizer, scaler, ema, position {epoch, samples, step}, evaluated (whether the scores of that position are taken),
+optimizer, scaler, ema {decay, steps, weights} (the average as a whole state dict, with --ema-decay), position {epoch,
+samples, step}, evaluated (whether the scores of that position are taken),
 metrics (sums since the last log line), buffers (where processes' BatchNorm statistics are not those of state_dict: a
 row each), random, bad_steps, global_batch, schedule, best {accuracy, epoch}, class_names, train_list and test_list
 (digests of the rows), config, versions, seconds. Those of earlier versions lack some of them. What is read back is

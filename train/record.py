@@ -74,15 +74,22 @@ class RunRecord:
             "epoch": position.epoch + 1, "loss": scores.loss, "top1": scores.top1, "lr": rate,
             "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share, **more})
 
-    def epoch(self, position: Position, scores: Scores, speed: Speed, own: Optional[torch.Tensor], save: bool) -> None:
-        """An epoch (or the run) has ended: its scores, the picture, the checkpoint. `own`: as for save."""
+    def epoch(self, position: Position, scores: Scores, speed: Speed, own: Optional[torch.Tensor], save: bool,
+              of_last_step: Optional[Scores] = None) -> None:
+        """An epoch (or the run) has ended: its scores, the picture, the checkpoint. `own`: as for save; `of_last_step`
+        is given where `scores` are those of averaged weights.
+        """
         best = scores.top1 > self.best.accuracy
         if best:
             self.best = Best(scores.top1, position.epoch)
         LOGGER.info("epoch %d: %s%s", position.epoch, describe_scores(scores), "  (best so far)" if best else "")
+        more: Dict[str, Any] = {}
+        if of_last_step is not None:
+            LOGGER.info("  so the averaged weights; those of the last step: %s", describe_scores(of_last_step))
+            more = {"last_step_val_loss": of_last_step.loss, "last_step_val_top1": of_last_step.top1}
         self._scalars.write("epoch", position.step, {
             "epoch": position.epoch, "val_loss": scores.loss, "val_top1": scores.top1, "val_top5": scores.top5,
-            "unreadable": scores.unreadable, "fps": speed.clips_per_second})
+            "unreadable": scores.unreadable, "fps": speed.clips_per_second, **more})
         if self.writes and self._drawing:
             self._drawing = self._draw()
         if save or best:
@@ -113,10 +120,10 @@ class RunRecord:
             LOGGER.warning("the curves' picture cannot be written: %s", error)
             return True
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def finish(self, result: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
         """model.pth, result.json and the table line. OSError where they, or the last checkpoint, cannot be written."""
         if self.writes:
-            save_tensors({k: v.cpu() for k, v in self._state_dict().items()}, self.folder / "model.pth")
+            save_tensors({k: v.cpu() for k, v in weights.items()}, self.folder / "model.pth")
             self.write_result(result)
             LOGGER.info("weights: %s", self.folder / "model.pth")
         if self.failure:

@@ -1,10 +1,9 @@
 """The run: epochs of steps, what happens between them, and where it stands. Trainer, data and records are handed in."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional, Tuple
 
 from train.bad_steps import BadSteps
-from train.buffers import flat_buffers, put_buffers
 from train.distributed import all_reduce_sum, average_buffers
 from train.evaluate import evaluate
 from train.log import progress
@@ -76,7 +75,15 @@ class Run:
         return scores
 
     def evaluate(self) -> Scores:
-        """Scores over every test video. Raises Asked where the processes agree to stop."""
+        """Scores over every test video, of the averaged weights where there are any. Raises Asked where the processes
+        agree to stop.
+        """
+        if self.trainer.ema is None:
+            return self._evaluate()
+        with self.trainer.ema.in_place():
+            return self._evaluate()
+
+    def _evaluate(self) -> Scores:
         source = self.stop.watch(self.data.evaluation(), self.data.common_evaluation_steps)
         batches = progress(source, self.data.evaluation_steps, "evaluate", self.record.shows_progress)
         scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
@@ -131,22 +138,34 @@ class Run:
     def _close_epoch(self, position: Position) -> Scores:
         """What follows the steps of an epoch, or of the run: statistics, evaluation, record and checkpoint."""
         done = self.plan.steps_left(position) == 0
-        own = flat_buffers(self.trainer.module)  # with these a run goes on where it ends within an epoch
+        own = self.trainer.statistics()  # with these a run goes on where it ends within an epoch
         try:
-            if self.plan.precise_bn:
-                batches = self.data.statistics(position.epoch + done, min(PRECISE_BN_STEPS, self.plan.steps_per_epoch))
-                self.trainer.refine_batchnorm(self.stop.watch(batches), self.failed)
-            average_buffers(self.trainer.module)
-            scores = self.evaluate()
+            scores, of_last_step = self._assess(position.epoch + done)
         except Asked:
-            put_buffers(self.trainer.module, own)
+            self.trainer.put_statistics(own)
             self._end(position)
         if done:
             position.epoch, position.samples = position.epoch + 1, 0
-        self.record.epoch(position, scores, self.meter.total(), None if done else own,
-                          save=position.step >= self.plan.last_step
-                          or (done and position.epoch % self.plan.save_frequency == 0))
+        save = position.step >= self.plan.last_step or (done and position.epoch % self.plan.save_frequency == 0)
+        self.record.epoch(position, scores, self.meter.total(), None if done else own, save, of_last_step)
         return scores
+
+    def _assess(self, epoch: int) -> Tuple[Scores, Optional[Scores]]:
+        """The scores that count. Where weights are averaged they are the average's; then also those of the last step's
+        weights. Each have BatchNorm statistics of their own.
+        """
+        scores = self._settle_and_evaluate(epoch)
+        if self.trainer.ema is None:
+            return scores, None
+        with self.trainer.ema.in_place():
+            return self._settle_and_evaluate(epoch), scores
+
+    def _settle_and_evaluate(self, epoch: int) -> Scores:
+        if self.plan.precise_bn:
+            batches = self.data.statistics(epoch, min(PRECISE_BN_STEPS, self.plan.steps_per_epoch))
+            self.trainer.refine_batchnorm(self.stop.watch(batches), self.failed)
+        average_buffers(self.trainer.module)
+        return self._evaluate()
 
     def _report(self, position: Position) -> None:
         self.failed(())  # what other processes met

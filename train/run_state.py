@@ -2,14 +2,13 @@
 
 import dataclasses
 import time
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 
 from train import checkpoint, distributed
 from train import device as devices
 from train.bad_steps import BadSteps
-from train.buffers import flat_buffers, put_buffers
 from train.checkpoint import CheckpointError, Saved
 from train.config import TrainConfig
 from train.evaluate import PROTOCOL
@@ -85,11 +84,15 @@ class RunState:
         """The weights as they are saved: fp32, master weights where there are any."""
         return self.trainer.precision.state_dict_of(self.trainer.module)
 
+    def final_weights(self) -> Dict[str, torch.Tensor]:
+        """What model.pth holds: the averaged weights where there are any."""
+        return self.state_dict() if self.trainer.ema is None else self.trainer.ema.weights()
+
     def snapshot(self, position: Position, evaluated: bool, own: Optional[torch.Tensor] = None) -> Dict[str, Any]:
         """What a checkpoint holds beside weights and best. Every process calls it: it sums over them.
 
-        `own`: this process's BatchNorm statistics (flat_buffers) that training goes on with, where they are not those
-        of the network now.
+        `own`: this process's BatchNorm statistics (Trainer.statistics) that training goes on with, where they are not
+        those of now.
         """
         trainer = self.trainer
         content = {"epoch": position.epoch, "position": vars(position).copy(), "evaluated": evaluated,
@@ -103,8 +106,10 @@ class RunState:
                    "test_list": self.data.test_list,
                    "config": checkpoint.plain(dataclasses.asdict(self.config)), "versions": checkpoint.versions(),
                    "seconds": self.seconds()}
+        if trainer.ema is not None:
+            content["ema"] = trainer.ema.state_dict()
         if position.samples:
-            now = flat_buffers(trainer.module)
+            now = trainer.statistics()
             rows = distributed.gather_rows(now if own is None else own)  # (R, buffers)
             if not all(torch.equal(row, now) for row in rows):
                 content["buffers"] = rows.cpu()
@@ -115,7 +120,7 @@ class RunState:
         content = saved.content
         self._check(saved)
         trainer = self.trainer
-        trainer.precision.load_state_dict_into(trainer.module, content["state_dict"])
+        self._take_weights(content)
         checkpoint.load_optimizer_state(trainer.optimizer, content["optimizer"])
         trainer.precision.scaler.load_state_dict(content["scaler"])
         if distributed.rank() == 0:
@@ -137,7 +142,7 @@ class RunState:
         if rows is not None:
             rank = distributed.rank()
             row = rows[rank] if len(rows) == distributed.world_size() else rows.mean(0)
-            put_buffers(self.trainer.module, row.to(self.trainer.precision.device))
+            self.trainer.put_statistics(row.to(self.trainer.precision.device))
 
     def _check(self, saved: Saved) -> None:
         step = torch.tensor(saved.content["position"]["step"], device=self.trainer.precision.device)
@@ -153,6 +158,20 @@ class RunState:
             if "train_list" not in saved.content:  # an older version's
                 expected["num_train_videos"] = self.data.num_train
         checkpoint.check_same_run(saved, expected, self.config.allow_change)
+
+    def _take_weights(self, content: Mapping[str, Any]) -> None:
+        """A checkpoint's weights and their average; to be evaluated alone, the average where there is one."""
+        ema, trainer = content.get("ema"), self.trainer
+        weights = ema["weights"] if ema and self.config.eval_only else content["state_dict"]
+        trainer.precision.load_state_dict_into(trainer.module, weights)
+        if trainer.ema is not None and ema:
+            trainer.ema.load_state_dict(ema)
+        elif trainer.ema is not None:
+            trainer.ema.restart()
+            LOGGER.info("the checkpoint holds no averaged weights: the average starts here")
+        elif ema:
+            LOGGER.info("averaged weights are evaluated" if self.config.eval_only else
+                        "the checkpoint's averaged weights are left out: there is no --ema-decay")
 
     def result(self, scores: Scores, position: Position, speed: Speed, world_size: int) -> Dict[str, Any]:
         """What result.json holds. Accuracies in percent, speeds in clips a second, memory in bytes."""

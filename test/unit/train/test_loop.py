@@ -14,7 +14,6 @@ from train.loop import Slots, Trainer, by_step, dropout_seed
 from train.optim import build_sgd, parameter_groups
 from train.run import Run
 from train.schedule import LearningRate
-from train.stopping import StopRequest
 
 CPU = torch.device("cpu")
 STEPS, CLASSES = 4, 5
@@ -104,8 +103,8 @@ def test_precise_bn_and_evaluation_do_not_mix():
     trainer.refine_batchnorm(_batches(), lambda failures: None)
     assert trainer.module[1].running_mean.abs().sum() > 0
     data = SimpleNamespace(evaluation=_batches, evaluation_steps=STEPS, common_evaluation_steps=STEPS)
-    run = Run(trainer, None, data, SimpleNamespace(shows_progress=False), None, lambda failures: None, StopRequest(CPU),
-              None)
+    stop = SimpleNamespace(watch=lambda batches, steps: batches)
+    run = Run(trainer, None, data, SimpleNamespace(shows_progress=False), None, lambda failures: None, stop, None)
     assert run.evaluate().total == 4 * STEPS
     with pytest.raises(AssertionError, match="mixed"):
         trainer.step(_batches()[0], 1)
