@@ -20,6 +20,7 @@ import torch
 from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
 from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
+from data.loaders import why_readers_died
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import usable_cores
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
@@ -276,6 +277,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:
+        died = why_readers_died(error)
+        if died:
+            return _fail(died)
         if not devices.is_out_of_memory(error):
             raise
         return _fail("the device's memory is full: lower --batch-size (and --eval-batch-size); %s" % error)

@@ -116,7 +116,8 @@ class ToyJob:
                 if self.saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
                     self.state.train_on(self.saved)
                 scores = self.run.fit(self.position, self.evaluated) or self.run.evaluate()
-                self.record.finish(self.state.result(scores, self.position, self.run.meter.total(), self.world))
+                result = self.state.result(scores, self.position, self.run.meter.total(), self.world)
+                self.record.finish(result, self.state.final_weights())
         finally:
             self.record.close()
         return self
