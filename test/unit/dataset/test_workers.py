@@ -29,13 +29,13 @@ def _gone(pid):
 @pytest.mark.parametrize("processes", [1, 3])
 def test_every_task_ends(processes):
     tasks = list(range(20)) + ["crash"] + list(range(20, 30)) + ["exit", "hang", 30, "crash"]
-    results = dict(zip(*zip(*((repr(task), result) for task, result in run_all(_do, tasks, processes, 1.0)))))
+    results = dict(zip(*zip(*((repr(task), result) for task, result in run_all(_do, tasks, processes, 3.0)))))
     assert len(results) == 34
     assert all(results[repr(number)][1] == number for number in range(31))
     assert len({results[repr(number)][0] for number in range(31)}) >= processes
     assert results["'crash'"] == Lost("its process ended (exit code -9)")
     assert results["'exit'"] == Lost("its process ended (exit code 3)")
-    assert results["'hang'"] == Lost("not done after 1 seconds")
+    assert results["'hang'"] == Lost("not done after 3 seconds")
     assert all(_gone(results[repr(number)][0]) for number in range(31))
 
 
