@@ -133,8 +133,8 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
                         'train from these: faster where films are long; needs PyAV')
     parser.add_argument('--key-frames', type=whole_number(1, 1000), default=12, help='of re-encoded videos: frames '
                         'from one key frame to the next [%(default)s]')
-    parser.add_argument('--crf', type=whole_number(0, 51), default=18, help="of re-encoded videos: x264's constant "
-                        'rate factor, lower is better and larger [%(default)s]')
+    parser.add_argument('--quantizer', type=whole_number(1, 31), default=3, help="of re-encoded videos: MPEG-4's, "
+                        'lower is better and larger [%(default)s]')
     parser.add_argument('--pack', action='store_true', help='also write a packed store into DIR/packed, as '
                         'dataset.pack does')
     add_option(parser, '--quality', help='of JPEG, 1 to 100 [pictures: %d, packed: %d]' % (QUALITY, pack.QUALITY))
@@ -150,7 +150,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 def _coding(options: argparse.Namespace, output: str) -> Optional[Coding]:
     """How films are to be re-encoded; those of an earlier run are kept up to date. ValueError as of check_encoder."""
     side = FILM_SIDE if options.short_side is None else options.short_side
-    coding = Coding(options.key_frames, options.crf, side) if options.reencode else coding_of(output)
+    coding = Coding(options.key_frames, options.quantizer, side) if options.reencode else coding_of(output)
     if coding is not None:
         check_encoder()
     return coding

@@ -1,13 +1,14 @@
-"""Videos written anew as H.264 with a key frame every few frames, so that reading a clip need not decode its way from
-the film's start. Frame i of the result is frame i of the source as training reads it; no sound, no B-frames.
+"""Videos written anew with a key frame every few frames, so that reading a clip need not decode its way from the film's
+start. Frame i of the result is frame i of the source as training reads it; no sound, no B-frames.
 
-The same source gives the same bytes: one thread a film, and x264 decides the same on every processor.
+MPEG-4 Part 2, since at the same error it decodes half as fast again as H.264 (benchmarks/input.md). The same source
+gives the same bytes: one thread a film.
 """
 import contextlib
 import errno
 import os
 from fractions import Fraction
-from typing import Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import cv2
 import numpy as np
@@ -29,21 +30,21 @@ except ImportError:  # it is asked for before anything slow begins
 
 MOST_SECONDS = 7200  # for one video
 USUAL_RATE = 25  # frames a second, where a header says nothing sensible
+MOST_TICKS = 65535  # a second, of MPEG-4
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
 # B, G, R -> Y, U, V of BT.601 in their narrow range. FFmpeg's own way there cuts off where it should round, as its way
 # back does, which OpenCV takes: that one's level of brightness is given back here.
 TO_YUV = np.array([[24.966, 128.553, 65.481, 17 * 255], [112.0, -74.203, -37.797, 128 * 255],
                    [-18.214, -93.786, 112.0, 128 * 255]]) / 255
-X264 = {'preset': 'fast', 'tune': 'fastdecode', 'sc_threshold': '0', 'bf': '0', 'x264-params': 'cpu-independent=1'}
 
 
 class Coding(NamedTuple):
-    """How films are written: frames from one key frame to the next, x264's constant rate factor (lower is better),
-    most pixels of the short side (0: any).
+    """How films are written: frames from one key frame to the next, MPEG-4's quantizer (1 to 31, lower is better), most
+    pixels of the short side (0: any).
     """
 
     key_frames: int
-    crf: int
+    quantizer: int
     short_side: int
 
 
@@ -57,17 +58,10 @@ class Film(NamedTuple):
     coding: Coding
 
 
-def encoder_lack() -> str:
-    """What to install before films can be written; '' where nothing is lacking."""
-    if av is None:
-        return 'PyAV writes the videos: pip install av'
-    return '' if 'libx264' in av.codecs_available else 'a PyAV with libx264 is needed: pip install av --only-binary av'
-
-
 def check_encoder() -> None:
     """ValueError where films cannot be written, with what to install."""
-    if encoder_lack():
-        raise ValueError('--reencode: %s' % encoder_lack())
+    if av is None:
+        raise ValueError('--reencode needs PyAV to write videos: pip install av')
 
 
 def is_written(film: Film) -> bool:
@@ -81,7 +75,6 @@ def write_film(film: Film) -> Union[str, OSError]:
     """
     if is_written(film):
         return ''
-    as_it_is = os.path.join(os.path.dirname(film.target), os.path.basename(film.video))
     part = film.target + '.part'
     cv2.setNumThreads(0)  # each core has a process of its own
     try:
@@ -91,8 +84,6 @@ def write_film(film: Film) -> Union[str, OSError]:
         if written != film.num_frames:
             return '%d frames were written, %d can be read' % (film.num_frames, written)
         os.replace(part, film.target)
-        if as_it_is != film.target and os.path.exists(as_it_is):
-            os.remove(as_it_is)
         return ''
     except UnreadableClip as error:
         return error.reason
@@ -100,7 +91,7 @@ def write_film(film: Film) -> Union[str, OSError]:
         if isinstance(error, OSError) or getattr(error, 'errno', None) in DISK_ERRORS:
             return OSError(error.errno, '%s cannot be written: %s' % (film.target, error.strerror))
         return 'it cannot be encoded (%s)' % error.strerror
-    except (cv2.error, MemoryError) as error:
+    except (cv2.error, MemoryError, ValueError) as error:
         return 'it cannot be encoded (%s)' % error
     finally:
         with contextlib.suppress(OSError):
@@ -109,38 +100,39 @@ def write_film(film: Film) -> Union[str, OSError]:
 
 def _encode(film: Film, part: str) -> None:
     """All frames, in their order, into the file `part`. Errors of reader, encoder and disk."""
-    fps = Fraction(film.fps).limit_denominator(1001) if 1 <= film.fps <= 1000 else Fraction(USUAL_RATE)
-    options = dict(X264, crf=str(film.coding.crf), g=str(film.coding.key_frames))
-    options['keyint_min'] = options['g']
     stream = None
     with av.open(part, 'w', format='mp4', options={'fflags': '+bitexact'}) as container:
         for number, frame in enumerate(VideoFile(film.video, film.num_frames).frames(range(film.num_frames))):
             if frame is None or frame.dtype != np.uint8 or frame.ndim != 3:
                 raise UnreadableClip(film.video, 'frame %d cannot be decoded to 8-bit colour' % number)
             frame = shrunk(frame, film.coding.short_side, multiple=2)
-            height, width = frame.shape[:2]
             if stream is None:
-                stream = container.add_stream('libx264', rate=fps, options=options)
-                stream.width, stream.height, stream.codec_context.thread_count = width, height, 1
-                stream.pix_fmt = 'yuv420p' if width % 2 == height % 2 == 0 else 'yuv444p'  # the first has even sides
-            elif (width, height) != (stream.width, stream.height):
+                size, stream = frame.shape, _stream(container, film, frame.shape)
+            elif frame.shape != size:
                 raise UnreadableClip(film.video, 'the frame size changes at frame %d' % number)
-            picture = av.VideoFrame.from_ndarray(_planes(frame, stream.pix_fmt), format=stream.pix_fmt)
-            picture.pts, picture.time_base = number, 1 / fps
+            colours = np.ascontiguousarray(cv2.transform(frame, TO_YUV).transpose(2, 0, 1))  # (Y U V, H, W)
+            picture = av.VideoFrame.from_ndarray(colours, format='yuv444p').reformat(format='yuv420p')
+            picture.pts = number
             container.mux(stream.encode(picture))
         if stream is not None:
             container.mux(stream.encode())
 
 
-def _planes(frame: np.ndarray, pix_fmt: str) -> np.ndarray:
-    """(H, W, B G R) uint8 -> (3, H, W) for yuv444p, (H * 3 / 2, W) for yuv420p, whose chroma has half the sides."""
-    colours = cv2.transform(frame, TO_YUV)  # (H, W, Y U V)
-    if pix_fmt == 'yuv444p':
-        return np.ascontiguousarray(colours.transpose(2, 0, 1))  # (3, H, W)
-    height, width = frame.shape[:2]
-    chroma = cv2.resize(colours[:, :, 1:], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    planes = [colours[:, :, 0].ravel(), chroma[:, :, 0].ravel(), chroma[:, :, 1].ravel()]
-    return np.concatenate(planes).reshape(height * 3 // 2, width)  # (H * 3 / 2, W)
+def _stream(container: Any, film: Film, shape: Tuple[int, ...]) -> Any:
+    """The stream of the film's frames (H, W, C) in an open container."""
+    fps = film.fps if 1 <= film.fps <= 1000 else USUAL_RATE
+    options = {'g': str(film.coding.key_frames), 'bf': '0', 'sc_threshold': '1000000000'}  # no other key frames
+    options['qmin'] = options['qmax'] = str(film.coding.quantizer)
+    stream = container.add_stream('mpeg4', rate=Fraction(fps).limit_denominator(min(1001, int(MOST_TICKS / fps))),
+                                  options=options)
+    stream.height, stream.width, stream.pix_fmt = shape[0], shape[1], 'yuv420p'
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _place(folder: str, path: str) -> str:
+    """Where videos/<Class>/<video> goes below a folder."""
+    return os.path.join(folder, os.path.relpath(path, 'videos'))
 
 
 def reencode_all(output: str, known: Dict[str, Record], paths: List[str], coding: Coding, workers: int) -> List[str]:
@@ -155,7 +147,7 @@ def reencode_all(output: str, known: Dict[str, Record], paths: List[str], coding
     hold_to(building, dict(coding._asdict()))
     films, as_they_are = [], {}  # type: List[Film], Dict[str, str]
     for path in paths:
-        video, target = os.path.join(output, path), os.path.join(building, os.path.relpath(path, 'videos'))
+        video, target = os.path.join(output, path), _place(building, path)
         record = known.get(path)
         if record is None or record.problem:
             as_they_are[path] = 'the file cannot be read' if record is None else record.problem
@@ -166,11 +158,14 @@ def reencode_all(output: str, known: Dict[str, Record], paths: List[str], coding
                                       say_progress):
         if isinstance(result, OSError):
             raise result
+        path = os.path.relpath(film.video, output)
+        as_it_is = _place(building, path)
         if result:
-            path = os.path.relpath(film.video, output)
             as_they_are[path] = result.reason if isinstance(result, Lost) else result
+        elif as_it_is != film.target and os.path.exists(as_it_is):  # of an earlier run
+            os.remove(as_it_is)
     for path in as_they_are:
-        target = os.path.join(building, os.path.relpath(path, 'videos'))
+        target = _place(building, path)
         if not os.path.exists(os.path.splitext(target)[0] + '.mp4'):  # encoded before, by another version
             put(os.path.join(output, path), target, target + '.part')
     if building != folder:

@@ -25,11 +25,11 @@ from data.packed_store import PackedVideos
 from data.randomness import random_state
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
+from dataset import reencode
 from dataset.examine import examine
 from dataset.frames import FrameTask, count_frames, write_frames
 from dataset.index import stamp_of
 from dataset.packing import Source, pack
-from dataset.reencode import Coding, Film, encoder_lack, write_film
 from tools import benchmark_films, benchmark_soak
 from tools.timing import interleave, markdown, paired_ratio, processor_seconds, write_json
 
@@ -81,7 +81,8 @@ def reencoded_source(films: Sequence[str], folder: str) -> VideoList:
     names = ["reencoded-%d.mp4" % number for number in range(len(films))]
     known = [examine("/", os.path.abspath(film).lstrip("/"), "video") for film in films]
     for film, record, name in zip(films, known, names):
-        write_film(Film(film, record.facts.num_frames, record.fps, os.path.join(folder, name), Coding(12, 18, 340)))
+        reencode.write_film(reencode.Film(film, record.facts.num_frames, record.fps, os.path.join(folder, name),
+                                          reencode.Coding(12, 3, 340)))
     videos = VideoList(folder, names, [0] * len(names), "video", [record.facts.num_frames for record in known])
     for row, name in enumerate(names):
         videos.learn(row, examine(folder, name, "video").facts)
@@ -246,7 +247,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             ", ".join(case.name for case in CASES), BATCH_SIZE))
     cores = len(AVAILABLE)
     cases = [case for case in CASES if case.name in names and case.cores <= cores
-             and (case.source != "reencoded" or not encoder_lack())]
+             and (case.source != "reencoded" or reencode.av)]
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

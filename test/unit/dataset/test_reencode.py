@@ -23,13 +23,13 @@ from dataset.specs import find_dataset, load_videos
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = find_dataset("folder")
-needs_encoder = pytest.mark.skipif(bool(reencode.encoder_lack()), reason="PyAV is not installed")
+needs_encoder = pytest.mark.skipif(reencode.av is None, reason="PyAV is not installed")
 
 
-def rewritten(source, target, key_frames=12, crf=18, short_side=0):
+def rewritten(source, target, key_frames=12, short_side=0):
     record = examine(str(source.parent), source.name, "video")
     return write_film(Film(str(source), record.facts.num_frames, record.fps, str(target),
-                           Coding(key_frames, crf, short_side)))
+                           Coding(key_frames, 3, short_side)))
 
 
 @needs_encoder
