@@ -191,8 +191,7 @@ def run(options: argparse.Namespace) -> int:
                    'index': index_path(found.root), 'num_train': len(found.rows.train), 'sound': not faults,
                    'num_test': len(found.rows.test), 'expected_train': expected[0], 'expected_test': expected[1],
                    'classes': balance(found), 'num_frames_of_a_clip': (length - 1) * interval + 1}, **findings)
-    if sys.stderr.isatty():
-        say_progress('')
+    say_progress('')
     print('\n'.join(describe(findings) + describe_counts(report)))
     print('index: %s\n%s' % (report['index'], 'not sound: ' + ', '.join(faults).replace('_', ' ') if faults
                              else 'sound'))

@@ -99,8 +99,7 @@ def pack_dataset(spec: DatasetSpec, root: Optional[str], folder: str, settings: 
         index = read_index(folder)
     else:
         print('packed before; nothing to do')
-    if sys.stderr.isatty():
-        say_progress('')
+    say_progress('')
     print('\n'.join(describe(index, folder)))
 
 

@@ -91,12 +91,15 @@ def prepare(spec: DatasetSpec, options: argparse.Namespace, output: str) -> List
     placed = put_in_place(spec, gather(options.source, output, _say_line), output, options.csv, _say_line)
     write_class_names(os.path.join(output, 'classes.txt'), placed.class_names)
     paths, known = examined(output, 'videos', options.workers)
+    broken = [path for path in paths if path not in known or known[path].problem]
+    if broken:
+        _say_line('%d videos are broken: %s; python -m dataset.check %s says how' % (len(broken), some_of(broken),
+                                                                                   spec.name))
     make_more(options, output, paths, known)
     missing: Set[str] = set()
     for split in range(1, spec.num_splits + 1):
         if spec.classes is None:
-            contents = {path: record.content for path, record in known.items()}
-            rows = own_rows(output, placed, contents, (options.test_share, options.random_seed), _say_line)
+            rows = own_rows(output, placed, known, (options.test_share, options.random_seed), _say_line)
         else:
             found = rows_from_tree(spec, output, split)
             rows = found.rows

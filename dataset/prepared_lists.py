@@ -1,9 +1,10 @@
 """The rows of a prepared tree, from its annotations or names, and the lists of both families that are made of them."""
 import os
-from typing import Callable, Dict, List, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from dataset import placing
 from dataset.frames import count_frames
+from dataset.index import Record
 from dataset.layouts import REENCODED, absent, class_folder_rows, grouped_rows, some_of
 from dataset.lists import Row, write_list
 from dataset.rows import Rows, as_on_disk, listed_rows, missing_clips
@@ -44,12 +45,21 @@ def rows_from_tree(spec: DatasetSpec, output: str, split: int) -> Found:
     return find_rows(spec._replace(finders=finders), output, split, 'video')
 
 
-def own_rows(output: str, placed: placing.Placed, contents: Dict[str, str], division: Tuple[float, int],
+def _num_frames(record: Optional[Record]) -> int:
+    return 0 if record is None else record.facts.num_frames
+
+
+def own_rows(output: str, placed: placing.Placed, known: Dict[str, Record], division: Tuple[float, int],
              say: Say) -> Rows:
     """The rows of a user's own videos: by the parts that folders or csv name, else divided by source, by `division`
-    (share of the test part, seed). `contents`: hash of the frames by path.
+    (share of the test part, seed). `known`: what the index says, by path below the output; what cannot be read at all
+    is left out.
     """
     rows = class_folder_rows(os.path.join(output, 'videos'), placed.class_names, 'video')
+    unread = [row.path for row in rows if not _num_frames(known.get('videos/' + row.path))]
+    if unread:
+        say('%d videos cannot be read and are left out of the lists: %s' % (len(unread), some_of(unread)))
+    rows = [row for row in rows if _num_frames(known.get('videos/' + row.path))]
     said = [placed.said.get('videos/' + row.path, placing.OwnRow('', '', '')) for row in rows]
     parts: Set[str] = {one.part for one in said}
     if 'train' in parts and parts & {'val', 'test'}:
@@ -64,7 +74,7 @@ def own_rows(output: str, placed: placing.Placed, contents: Dict[str, str], divi
             say('%d groups are in both train and %s: %s' % (len(leaking), tested, some_of(leaking)))
     else:
         groups = [one.group or group for one, group in zip(said, sources_of(rows))]
-        groups = join_groups(groups, [contents.get('videos/' + row.path, '') for row in rows])
+        groups = join_groups(groups, [known['videos/' + row.path].content for row in rows])
         split = divide(rows, groups, placed.class_names, *division)
         for note in split.notes + ['%d videos of %d sources: %d to train with, %d to test with' % (
                 len(rows), len(set(groups)), len(split.train), len(split.test))]:

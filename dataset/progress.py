@@ -43,8 +43,11 @@ def _clock(seconds: float) -> str:
 
 
 def say_progress(text: str) -> None:
-    """Writes to standard error, over the last such line where that is a terminal; '' clears it."""
-    sys.stderr.write('\r\x1b[K' + text if sys.stderr.isatty() else text + '\n')
+    """Writes to standard error, over the last such line where that is a terminal; '' clears it there."""
+    if sys.stderr.isatty():
+        sys.stderr.write('\r\x1b[K' + text)
+    elif text:
+        sys.stderr.write(text + '\n')
     sys.stderr.flush()
 
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_video
+from film_sets import damaged
 
 from dataset import check
 from dataset import prepare as command
@@ -245,6 +246,19 @@ def test_ones_own_folder_with_spaces_and_other_alphabets(films, tmp_path):
     for together in (("jump up/a_1.avi", "jump up/a_2.AVI"), ("\u8dd1\u6b65/d.avi", "\u8dd1\u6b65/copy of d.avi")):
         assert len({together[0] in side for side in sides}) == 2
         assert [together[0] in side for side in sides] == [together[1] in side for side in sides]
+
+
+def test_ones_own_broken_videos_are_named_and_what_has_no_frame_left_out(films, tmp_path, capsys):
+    source = as_folder(tmp_path / "src", dict(zip(("a/1.avi", "a/2.avi", "b/3.avi", "b/4.avi"), films)))
+    (source / "a" / "text.avi").write_text("no film")
+    damaged("xvid_no_b.avi", source / "b" / "cut.avi", 20000, None)
+    assert prepare("folder", source, tmp_path / "out") == READY
+    captured = capsys.readouterr()
+    assert "2 videos are broken: videos/a/text.avi, videos/b/cut.avi; python -m dataset.check" in captured.out
+    assert "1 videos cannot be read and are left out of the lists: a/text.avi" in captured.out
+    assert "\n\n" not in captured.err  # nothing to clear where no line renews itself
+    rows = (tmp_path / "out/train.txt").read_text() + (tmp_path / "out/test.txt").read_text()
+    assert rows.count("\n") == 5 and "b/cut.avi 1" in rows
 
 
 def test_names_that_are_no_text(films, tmp_path, capsys):
