@@ -7,11 +7,16 @@ from dataset.frames import count_frames
 from dataset.index import Record
 from dataset.layouts import REENCODED, absent, class_folder_rows, grouped_rows, some_of
 from dataset.lists import Row, write_list
-from dataset.rows import Rows, as_on_disk, listed_rows, missing_clips
+from dataset.rows import DataNotFound, Rows, as_on_disk, listed_rows, missing_clips
 from dataset.specs import DatasetSpec, Found, find_rows
 from dataset.splits import divide, join_groups, sources_of
 
 Say = Callable[[str], None]
+
+
+def _in_parts(spec: DatasetSpec) -> bool:
+    """Whether training and test videos lie in folders of their own, which their paths in lists do not name."""
+    return spec.parted and spec.classes is not None
 
 
 def write_lists(spec: DatasetSpec, output: str, rows: Rows, split: int) -> None:
@@ -21,9 +26,10 @@ def write_lists(spec: DatasetSpec, output: str, rows: Rows, split: int) -> None:
         if names.family in done:  # a second spelling that is read too
             continue
         done.add(names.family)
-        for name, part in ((names.train, rows.train), (names.test, rows.test)):
+        below = ('train', 'val') if _in_parts(spec) else ('', '')
+        for name, part, folder in zip((names.train, names.test), (rows.train, rows.test), below):
             if names.family == 'rawframes':
-                part = _framed(os.path.join(output, 'rawframes'), part)
+                part = _framed(os.path.join(output, 'rawframes', folder), part)
                 if not part:
                     continue
             path = os.path.join(output, name.format(split=split).replace('*', ''))
@@ -40,9 +46,12 @@ def _framed(folder: str, rows: Sequence[Row]) -> List[Row]:
 
 
 def rows_from_tree(spec: DatasetSpec, output: str, split: int) -> Found:
-    """The rows of a split from annotations or names, whatever lists an earlier run has left."""
+    """The rows of a split from annotations or names, whatever lists an earlier run has left. DataNotFound."""
     finders = tuple(find for find in spec.finders if find is not listed_rows)
-    return find_rows(spec._replace(finders=finders), output, split, 'video')
+    try:
+        return find_rows(spec._replace(finders=finders), output, split, 'video')
+    except DataNotFound as error:
+        raise DataNotFound('%s\nHere: give the same command, with what is missing added to --source.' % error)
 
 
 def _num_frames(record: Optional[Record]) -> int:
@@ -90,7 +99,7 @@ def missing_of(spec: DatasetSpec, found: Found) -> Set[str]:
     """Clips of the published set, and rows of annotations, that are not there."""
     gone: Set[str] = set()
     for rows, root in ((found.rows.train, found.tree.train_root), (found.rows.test, found.tree.test_root)):
-        prefix = os.path.basename(root) + '/' if spec.parted else ''
+        prefix = os.path.basename(root) + '/' if _in_parts(spec) else ''
         gone |= {prefix + rows[place].path for place in absent(rows, root, 'video')}
     if spec.counts is not None:
         videos = grouped_rows(class_folder_rows(found.tree.train_root, found.class_names, 'video'), found.class_names)

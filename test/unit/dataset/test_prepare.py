@@ -182,7 +182,8 @@ def test_hmdb_needs_its_split_files(films, tmp_path, capsys):
     outer = as_zip(tmp_path / "all.zip", {"%s.zip" % name: as_zip(tmp_path / (name + ".zip"), {
         "%s/%s" % (name, path.rsplit("/", 1)[1]): film}) for (path, film), name in zip(files.items(), names)})
     assert prepare("HMDB51", outer, tmp_path / "out") == INCOMPLETE
-    assert "testTrainMulti_7030_splits" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "testTrainMulti_7030_splits" in said and "added to --source" in said
     splits = tmp_path / "splits"
     splits.mkdir()
     for label, name in enumerate(names):
@@ -213,7 +214,7 @@ def test_kinetics_goes_without_what_is_gone(films, tmp_path, capsys):
     (source / "train.csv").write_text(head + "abseiling,aaaaaaaaaaa,1,11,train\nzumba,bbb-bb_bbbb,5,15,train\n"
                                              "zumba,gonegonegon,0,10,train\n")
     (source / "validate.csv").write_text(head + "zumba,ccccccccccc,2,12,validate\n")
-    assert prepare("Kinetics400", source, tmp_path / "out") == READY
+    assert prepare("Kinetics400", source, tmp_path / "out", "--rawframes") == READY
     said = capsys.readouterr().out
     assert "ready: 2 videos to train with, 1 to test with" in said
     assert "1 listed videos are not in the source and are left out: train/zumba/gonegonegon_000000_000010.mp4" in said
@@ -222,6 +223,8 @@ def test_kinetics_goes_without_what_is_gone(films, tmp_path, capsys):
     assert [videos.train.label(row) for row in range(2)] == [0, 399] and videos.test.label(0) == 399
     with open(videos.train.path(1), "rb") as film:
         assert film.read() == films[3].read_bytes()  # not the corrupted one
+    framed = load_videos(find_dataset("Kinetics400"), str(tmp_path / "out"), source="rawframes")
+    assert (len(framed.train), len(framed.test), framed.train.num_frames(1)) == (2, 1, 20)
     assert any("1 of 3 videos are not there and are left out" in note for note in videos.notes)
     report = tmp_path / "report.json"
     assert check.main(["Kinetics400", "--data-root", str(tmp_path / "out"), "--json", str(report)]) == check.SOUND
