@@ -58,7 +58,7 @@ def write_frames(task: FrameTask) -> str:
     """
     if os.path.isdir(task.folder):
         return ''
-    part = task.folder + '.part'
+    part = os.path.join(os.path.dirname(task.folder), '.%s.part' % os.path.basename(task.folder))  # no video's folder
     shutil.rmtree(part, ignore_errors=True)
     os.makedirs(part)
     cv2.setNumThreads(0)

@@ -21,11 +21,11 @@ from dataset.options import add_option, whole_number
 from dataset.packing_source import Options
 from dataset.prepared_lists import missing_of, own_rows, rows_from_tree, write_lists
 from dataset.progress import USER_ERROR, exit_code, say_progress, with_progress
-from dataset.reencode import Coding, check_encoder, coding_of, reencode_all
+from dataset.reencode import USUAL, Coding, check_encoder, coding_of, reencode_all
 from dataset.specs import PROJECT, DatasetSpec, find_dataset, load_videos, published_names
 
 READY, INCOMPLETE = 0, USER_ERROR
-QUALITY, FILM_SIDE = 95, 340  # of pictures; training at 224 pixels scales to 340 at most
+QUALITY = 95  # of pictures
 MISSING = 'missing.txt'
 LISTS = {  # annotation files that are kept, by the start of their names: the folder they go to
     'UCF101': (('classind', 'trainlist', 'testlist'), 'ucfTrainTestlist'),
@@ -134,26 +134,28 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
                         'files: dis [default] or tvl1')
     parser.add_argument('--reencode', action='store_true', help='also write each video anew with dense key frames, and '
                         'train from these: faster where films are long; needs PyAV')
-    parser.add_argument('--key-frames', type=whole_number(1, 1000), default=12, help='of re-encoded videos: frames '
-                        'from one key frame to the next [%(default)s]')
-    parser.add_argument('--quantizer', type=whole_number(1, 31), default=3, help="of re-encoded videos: MPEG-4's, "
-                        'lower is better and larger [%(default)s]')
+    parser.add_argument('--key-frames', type=whole_number(1, 1000), help='of re-encoded videos: frames from one key '
+                        'frame to the next [%d]' % USUAL.key_frames)
+    parser.add_argument('--quantizer', type=whole_number(1, 31), help="of re-encoded videos: MPEG-4's, lower is better "
+                        'and larger [%d]' % USUAL.quantizer)
     parser.add_argument('--pack', action='store_true', help='also write a packed store into DIR/packed, as '
                         'dataset.pack does')
     add_option(parser, '--quality', help='of JPEG, 1 to 100 [pictures: %d, packed: %d]' % (QUALITY, pack.QUALITY))
     add_option(parser, '--short-side', type=whole_number(0, 8192), help='most pixels of the short side, 0: as it is '
-               '[pictures: 0, re-encoded: %d, packed: %d]' % (FILM_SIDE, pack.SHORT_SIDE))
+               '[pictures: 0, re-encoded: %d, packed: %d]' % (USUAL.short_side, pack.SHORT_SIDE))
     add_option(parser, '--workers')
     options = parser.parse_args(argv)
     if not 0 < options.test_share < 1:
         parser.error('--test-share takes a number between 0 and 1')
+    if not options.reencode and (options.key_frames or options.quantizer):
+        parser.error('--key-frames and --quantizer are of --reencode: add it, or drop them')
     return options
 
 
 def _coding(options: argparse.Namespace, output: str) -> Optional[Coding]:
     """How films are to be re-encoded; those of an earlier run are kept up to date. ValueError as of check_encoder."""
-    side = FILM_SIDE if options.short_side is None else options.short_side
-    coding = Coding(options.key_frames, options.quantizer, side) if options.reencode else coding_of(output)
+    typed = {name: getattr(options, name) for name in Coding._fields if getattr(options, name) is not None}
+    coding = USUAL._replace(**typed) if options.reencode else coding_of(output)
     if coding is not None:
         check_encoder()
     return coding

@@ -48,6 +48,9 @@ class Coding(NamedTuple):
     short_side: int
 
 
+USUAL = Coding(key_frames=12, quantizer=3, short_side=340)  # training at 224 pixels scales to 340 at most
+
+
 class Film(NamedTuple):
     """A film to write: where it lies, its sound frames, frames a second, and where it goes."""
 

@@ -82,7 +82,7 @@ def reencoded_source(films: Sequence[str], folder: str) -> VideoList:
     known = [examine("/", os.path.abspath(film).lstrip("/"), "video") for film in films]
     for film, record, name in zip(films, known, names):
         reencode.write_film(reencode.Film(film, record.facts.num_frames, record.fps, os.path.join(folder, name),
-                                          reencode.Coding(12, 3, 340)))
+                                          reencode.USUAL))
     videos = VideoList(folder, names, [0] * len(names), "video", [record.facts.num_frames for record in known])
     for row, name in enumerate(names):
         videos.learn(row, examine(folder, name, "video").facts)

@@ -1,5 +1,9 @@
-"""Test films as they are, damaged, and as a data set of two classes."""
+"""Test films as they are, damaged, and as a data set of two classes; and a command that is killed."""
+import multiprocessing
+import os
 import shutil
+import signal
+import time
 
 from film_numbers import FILMS
 
@@ -21,3 +25,16 @@ def film_set(root):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(str(FILMS / name), str(root / place))
     return root
+
+
+def kill_when(seen, run):
+    """Runs a command in a process of its own, and kills that as soon as something is seen; 20 seconds at most."""
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    for _ in range(1000):
+        if seen() or not process.is_alive():
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL

@@ -2,9 +2,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 import time
 import zipfile
@@ -14,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_video
-from film_sets import damaged
+from film_sets import damaged, kill_when
 
-from dataset import check
+from dataset import check, frames
 from dataset import prepare as command
-from dataset.frames import BOUND, flow_levels
+from dataset.frames import BOUND, flow_levels, write_frames
 from dataset.gather import UNPACKED
 from dataset.prepare import INCOMPLETE, READY, main
 from dataset.specs import find_dataset, load_videos
@@ -140,30 +137,13 @@ def test_annotations_that_contradict_each_other_are_refused(films, tmp_path, sma
     assert "different files for one place (ucfTrainTestlist/trainlist01.txt)" in capsys.readouterr().err
 
 
-SLOW = """
-import sys, time
-from dataset import frames, prepare
-write = frames.write_frames
-def slow(task):
-    time.sleep(0.2)
-    return write(task)
-frames.write_frames = slow
-sys.exit(prepare.main(sys.argv[1:]))
-"""
-
-
-def test_a_run_killed_on_the_way_is_gone_on_with(films, tmp_path):
+def test_a_run_killed_on_the_way_is_gone_on_with(films, tmp_path, monkeypatch):
     source = as_zip(tmp_path / "u.zip", {"UCF-101/" + name: film for name, film in zip(ucf_names(), films)})
     more, whole, killed = ("--rawframes", "--flow"), tmp_path / "whole", tmp_path / "killed"
     assert prepare("UCF101", source, whole, *more) == INCOMPLETE
-    line = [sys.executable, "-c", SLOW, "UCF101", "--source", str(source), "--workers", "1", *more, "--output"]
-    process = subprocess.Popen(line + [str(killed)], cwd=str(ROOT), stdout=subprocess.DEVNULL)
-    for _ in range(1500):
-        if list(killed.glob("rawframes/*/*_c01")):
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    monkeypatch.setattr(frames, "write_frames", lambda task: time.sleep(0.2) or write_frames(task))
+    kill_when(lambda: list(killed.glob("rawframes/*/*_c01")), lambda: prepare("UCF101", source, killed, *more))
+    monkeypatch.undo()
     assert 1 <= len(list(killed.glob("rawframes/*/*_c01"))) < 9 and list(killed.glob(UNPACKED + "/*u.zip"))
     (killed / "index.jsonl").write_bytes((whole / "index.jsonl").read_bytes()[:700])  # the line in work is cut
     for path in (killed / "videos" / "YoYo").iterdir():  # as where there are no hard links and a copy was cut off

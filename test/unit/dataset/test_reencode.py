@@ -1,18 +1,14 @@
 """Re-encoded videos: frame i is still frame i, key frames are dense, the same bytes come again, training finds them."""
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import write_video
 from film_numbers import FILMS, FRAMES, decode_all, said_index
-from film_sets import damaged
+from film_sets import damaged, kill_when
 
 from data.clip_readers import VideoFile
 from dataset import reencode
@@ -21,7 +17,6 @@ from dataset.prepare import INCOMPLETE, READY, main
 from dataset.reencode import Coding, Film, write_film
 from dataset.specs import find_dataset, load_videos
 
-ROOT = Path(__file__).resolve().parents[3]
 FOLDER = find_dataset("folder")
 needs_encoder = pytest.mark.skipif(reencode.av is None, reason="PyAV is not installed")
 
@@ -137,29 +132,13 @@ def test_a_full_disk_ends_the_command(tmp_path, monkeypatch, capsys):
     assert "No space left" in capsys.readouterr().err and not (tmp_path / "out" / "reencoded").exists()
 
 
-SLOW = """
-import sys, time
-from dataset import prepare, reencode
-write = reencode.write_film
-def slow(film):
-    time.sleep(0.3)
-    return write(film)
-reencode.write_film = slow
-sys.exit(prepare.main(sys.argv[1:]))
-"""
-
-
 @needs_encoder
-def test_a_kill_in_the_middle(tmp_path):
+def test_a_kill_in_the_middle(tmp_path, monkeypatch):
     source, killed = own_source(tmp_path / "src"), tmp_path / "killed"
-    line = [sys.executable, "-c", SLOW, "folder", "--source", str(source), "--reencode", "--workers", "1", "--output"]
-    process = subprocess.Popen(line + [str(killed)], cwd=str(ROOT), stdout=subprocess.DEVNULL)
-    for _ in range(600):
-        if list(killed.glob("reencoded.part/*/*.mp4")):
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    monkeypatch.setattr(reencode, "write_film", lambda film: time.sleep(0.2) or write_film(film))
+    kill_when(lambda: list(killed.glob("reencoded.part/*/*.mp4")),
+              lambda: prepare(source, killed, "--reencode", workers=1))
+    monkeypatch.undo()
     written = {path: path.stat().st_mtime_ns for path in killed.glob("reencoded.part/*/*.mp4")}
     assert 1 <= len(written) < 6 and not (killed / "reencoded").exists()
     assert prepare(source, killed, "--reencode") == READY and not (killed / "reencoded.part").exists()
