@@ -113,7 +113,7 @@ def _encode(film: Film, part: str) -> None:
                 size, stream = frame.shape, _stream(container, film, frame.shape)
             elif frame.shape != size:
                 raise UnreadableClip(film.video, 'the frame size changes at frame %d' % number)
-            colours = np.ascontiguousarray(cv2.transform(frame, TO_YUV).transpose(2, 0, 1))  # (Y U V, H, W)
+            colours: Any = np.ascontiguousarray(cv2.transform(frame, TO_YUV).transpose(2, 0, 1))  # (Y U V, H, W)
             picture = av.VideoFrame.from_ndarray(colours, format='yuv444p').reformat(format='yuv420p')
             picture.pts = number
             container.mux(stream.encode(picture))
