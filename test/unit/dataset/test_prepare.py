@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_video
-from film_sets import damaged, kill_when
+from film_sets import damaged, stop_when
 
 from dataset import check, frames
 from dataset import prepare as command
@@ -139,10 +139,11 @@ def test_annotations_that_contradict_each_other_are_refused(films, tmp_path, sma
 
 def test_a_run_killed_on_the_way_is_gone_on_with(films, tmp_path, monkeypatch):
     source = as_zip(tmp_path / "u.zip", {"UCF-101/" + name: film for name, film in zip(ucf_names(), films)})
-    more, whole, killed = ("--rawframes", "--flow"), tmp_path / "whole", tmp_path / "killed"
+    more, whole, killed = ("--rawframes",), tmp_path / "whole", tmp_path / "killed"
     assert prepare("UCF101", source, whole, *more) == INCOMPLETE
     monkeypatch.setattr(frames, "write_frames", lambda task: time.sleep(0.2) or write_frames(task))
-    kill_when(lambda: list(killed.glob("rawframes/*/*_c01")), lambda: prepare("UCF101", source, killed, *more))
+    assert stop_when(lambda: list(killed.glob("rawframes/*/*_c01")),
+                     lambda: prepare("UCF101", source, killed, *more)) == -9
     monkeypatch.undo()
     assert 1 <= len(list(killed.glob("rawframes/*/*_c01"))) < 9 and list(killed.glob(UNPACKED + "/*u.zip"))
     (killed / "index.jsonl").write_bytes((whole / "index.jsonl").read_bytes()[:700])  # the line in work is cut

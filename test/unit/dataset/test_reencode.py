@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import write_video
 from film_numbers import FILMS, FRAMES, decode_all, said_index
-from film_sets import damaged, kill_when
+from film_sets import damaged, stop_when
 
 from data.clip_readers import VideoFile
 from dataset import reencode
@@ -136,8 +136,8 @@ def test_a_full_disk_ends_the_command(tmp_path, monkeypatch, capsys):
 def test_a_kill_in_the_middle(tmp_path, monkeypatch):
     source, killed = own_source(tmp_path / "src"), tmp_path / "killed"
     monkeypatch.setattr(reencode, "write_film", lambda film: time.sleep(0.2) or write_film(film))
-    kill_when(lambda: list(killed.glob("reencoded.part/*/*.mp4")),
-              lambda: prepare(source, killed, "--reencode", workers=1))
+    assert stop_when(lambda: list(killed.glob("reencoded.part/*/*.mp4")),
+                     lambda: prepare(source, killed, "--reencode", workers=1)) == -9
     monkeypatch.undo()
     written = {path: path.stat().st_mtime_ns for path in killed.glob("reencoded.part/*/*.mp4")}
     assert 1 <= len(written) < 6 and not (killed / "reencoded").exists()
