@@ -192,6 +192,10 @@ def _file_bytes(path: str, size: int = -1) -> bytes:
 
 
 def _check_container(path: str) -> os.stat_result:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:  # it would crash OpenCV, and the process with it
+        raise UnreadableClip(path, "its path is not UTF-8: rename it")
     status = _regular_file(path)
     reason = refusal(os.path.basename(path), _file_bytes(path, HEAD))
     if reason:

@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from functools import partial
@@ -27,6 +28,7 @@ MOST_RATIO = 200  # of unpacked to packed bytes, beyond SMALL: films hardly shri
 SMALL = 1 << 30
 ROOM_LEFT = 1 << 28  # bytes of the disk that stay free
 BLOCK = 1 << 20
+LOOK_EVERY = 1.0  # seconds, at what a program of its own has unpacked
 DONE = '.unpacked'  # written into the folder when it is complete
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
           ValueError, OSError)
@@ -50,12 +52,20 @@ def kind_of(path: str) -> Optional[str]:
     return next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
 
 
-def unpack(path: str, folder: str, progress: Callable[[int], None] = lambda size: None) -> None:
-    """Unpacks an archive below `folder`. `progress` is told how many bytes were written, as it goes.
+def most_bytes(path: str) -> int:
+    """To how many bytes an archive, with all archives in it, may be unpacked before it counts as a bomb."""
+    return max(SMALL, MOST_RATIO * os.path.getsize(path))
+
+
+def unpack(path: str, folder: str, progress: Callable[[int], None] = lambda size: None,
+           limit: Optional[int] = None) -> None:
+    """Unpacks an archive below `folder`. `progress` is told how many bytes were written, as it goes. `limit`: the most
+    bytes, by default `most_bytes`.
 
     What was unpacked before is left as it is; after an interruption it goes on with the files that are missing.
     ArchiveError for an archive that is damaged, locked, would leave the folder, or does not fit the disk.
     """
+    limit = most_bytes(path) if limit is None else limit
     done, state = os.path.join(folder, DONE), os.stat(path)
     stamp = '%d %d' % (state.st_size, state.st_mtime_ns)
     if os.path.exists(done):
@@ -65,10 +75,9 @@ def unpack(path: str, folder: str, progress: Callable[[int], None] = lambda size
     os.makedirs(folder, exist_ok=True)
     kind = kind_of(path)
     if kind == 'rar':
-        _unpack_rar(path, folder)
+        _unpack_rar(path, folder, progress, limit)
     else:
         members = _zip_members if kind == 'zip' else _tar_members
-        limit = max(SMALL, MOST_RATIO * state.st_size)
         try:
             with contextlib.closing(members(path)) as found:
                 _write(path, folder, found, limit, progress)
@@ -80,6 +89,11 @@ def unpack(path: str, folder: str, progress: Callable[[int], None] = lambda size
         file.write(stamp)
 
 
+def _bomb(path: str, limit: int) -> ArchiveError:
+    return ArchiveError('%s holds more than %.1f GiB or %d files: it looks like a bomb and is refused'
+                        % (path, limit / 2 ** 30, MOST_MEMBERS))
+
+
 def _write(path: str, folder: str, members: Iterator[Member], limit: int, progress: Callable[[int], None]) -> None:
     """Writes the members that are not there yet; each appears under its name when it is whole."""
     written = 0
@@ -87,8 +101,7 @@ def _write(path: str, folder: str, members: Iterator[Member], limit: int, progre
         target = os.path.join(folder, *_parts(path, member.path))
         written += member.size
         if written > limit or number >= MOST_MEMBERS:
-            raise ArchiveError('%s claims to hold more than %d GiB or %d files: it looks like a bomb and is refused'
-                               % (path, limit >> 30, MOST_MEMBERS))
+            raise _bomb(path, limit)
         if os.path.isfile(target) and os.path.getsize(target) == member.size:
             progress(member.size)
             continue
@@ -162,7 +175,7 @@ def _tar_members(path: str) -> Generator[Member, None, None]:
             raise EOFError('it is cut off')
 
 
-def _unpack_rar(path: str, folder: str) -> None:
+def _unpack_rar(path: str, folder: str, progress: Callable[[int], None], limit: int) -> None:
     """By a program of its own: RAR is not an open format. What it leaves is looked over afterwards."""
     tool = next((row for row in RAR_TOOLS if shutil.which(row[0])), None)
     if tool is None:
@@ -172,16 +185,55 @@ def _unpack_rar(path: str, folder: str) -> None:
     shutil.rmtree(part, ignore_errors=True)  # of an interrupted run: nobody knows which of its files are whole
     os.makedirs(part)
     words = [word.format(archive=os.path.abspath(path), folder=os.path.abspath(part)) for word in tool[1]]
-    done = subprocess.run([tool[0]] + words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, universal_newlines=True, errors='replace')
-    if done.returncode:
+    try:
+        said = _watched([tool[0]] + words, path, part, progress, limit)
+    except ArchiveError:
         shutil.rmtree(part)
-        last = (done.stderr.strip().splitlines() or ['it says nothing'])[-1]
+        raise
+    if said is not None:
+        shutil.rmtree(part)
         raise ArchiveError('%s cannot be unpacked by %s (%s); is it complete? Download it again'
-                           % (path, tool[0], last))
+                           % (path, tool[0], said))
     _drop_what_is_no_file(part)
     shutil.rmtree(folder)
     os.rename(part, folder)
+
+
+def _sizes(folder: str) -> Iterator[int]:
+    """Bytes of each file below a folder; one that is renamed meanwhile may be left out."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield os.lstat(os.path.join(root, name)).st_size
+
+
+def _watched(command: List[str], path: str, folder: str, progress: Callable[[int], None], limit: int) -> Optional[str]:
+    """Runs a program that unpacks into `folder`, and looks every second at what it has written. Its last word where it
+    fails. ArchiveError where it writes too much, or fills the disk.
+    """
+    written = 0
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(LOOK_EVERY)
+                sizes = list(_sizes(folder))
+                progress(sum(sizes) - written)
+                written = sum(sizes)
+                if written > limit or len(sizes) > MOST_MEMBERS:
+                    raise _bomb(path, limit)
+                if process.returncode is not None:
+                    break
+                if shutil.disk_usage(folder).free < ROOM_LEFT:
+                    raise ArchiveError('%s: no room below %s; free some, or give --output another disk'
+                                       % (path, folder))
+        finally:
+            process.kill()
+            process.wait()
+        errors.seek(0)
+        lines = errors.read().decode('utf-8', 'replace').strip().splitlines()
+    return (lines or ['it says nothing'])[-1] if process.returncode else None
 
 
 def _drop_what_is_no_file(folder: str) -> None:

@@ -15,8 +15,9 @@ from dataset.contact_sheet import contact_sheet
 from dataset.index import Record, index_path, prefix_of
 from dataset.indexing import update_index
 from dataset.layouts import absent
-from dataset.progress import exit_code, say_progress, usable_cores, with_progress
-from dataset.specs import FILES, DatasetSpec, Found, find_dataset, find_rows, load_videos
+from dataset.options import add_option, add_options
+from dataset.progress import exit_code, say_progress, with_progress
+from dataset.specs import DatasetSpec, Found, find_dataset, find_rows, load_videos
 from dataset.splits import known_source
 
 SOUND, UNSOUND = 0, 1
@@ -151,13 +152,8 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m dataset.check', description='Looks at every video of a data set, '
                                      'writes the index that training uses, and says what is wrong. Exit code 0: '
                                      'sound; 1: not; 2: could not be checked.')
-    parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
-    parser.add_argument('--data-root', help='its folder; default: the one of train_model.py')
-    parser.add_argument('--split', type=int, default=1, help='which split of UCF-101, HMDB-51 or motion10; default 1')
-    parser.add_argument('--source', choices=FILES, default='auto', help='default auto: videos '
-                        'where there are any')
-    parser.add_argument('--workers', type=int, default=usable_cores(), help='processes; default %(default)s, the '
-                        'cores')
+    add_options(parser, 'name', '--data-root', '--source', '--workers')
+    add_option(parser, '--split', default=1)
     parser.add_argument('--clip-length', type=int, help='frames of a clip, to tell which videos are short; default: '
                         'as in training')
     parser.add_argument('--train-frame-interval', type=int, help='their distance; default: as in training')
@@ -195,8 +191,7 @@ def run(options: argparse.Namespace) -> int:
                    'index': index_path(found.root), 'num_train': len(found.rows.train), 'sound': not faults,
                    'num_test': len(found.rows.test), 'expected_train': expected[0], 'expected_test': expected[1],
                    'classes': balance(found), 'num_frames_of_a_clip': (length - 1) * interval + 1}, **findings)
-    if sys.stderr.isatty():
-        say_progress('')
+    say_progress('')
     print('\n'.join(describe(findings) + describe_counts(report)))
     print('index: %s\n%s' % (report['index'], 'not sound: ' + ', '.join(faults).replace('_', ' ') if faults
                              else 'sound'))

@@ -4,17 +4,18 @@ and flow_y_00001.jpg on (flow 1 leads from frame 1 to frame 2).
 Flow as the field stores it: pixels a frame, cut to ±BOUND, 0 at level 128. TV-L1: Zach et al., 2007; DIS: Kroeger
 et al., 2016; both are OpenCV's.
 """
-import json
 import os
 import shutil
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from collections import Counter
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import cv2
 import numpy as np
 
 from data.clip_readers import UnreadableClip, open_clip
 from dataset.examine import FRAME_NAME
-from dataset.layouts import VIDEO_ENDINGS
+from dataset.made_with import hold_to
+from dataset.pictures import jpeg_of, shrunk
 from dataset.progress import say_progress, with_progress
 from dataset.workers import run_all
 
@@ -57,7 +58,7 @@ def write_frames(task: FrameTask) -> str:
     """
     if os.path.isdir(task.folder):
         return ''
-    part = task.folder + '.part'
+    part = os.path.join(os.path.dirname(task.folder), '.%s.part' % os.path.basename(task.folder))  # no video's folder
     shutil.rmtree(part, ignore_errors=True)
     os.makedirs(part)
     cv2.setNumThreads(0)
@@ -66,6 +67,9 @@ def write_frames(task: FrameTask) -> str:
     except UnreadableClip as error:
         shutil.rmtree(part)
         return error.reason
+    except cv2.error as error:
+        shutil.rmtree(part)
+        return 'no pictures can be made (%s)' % error
     os.rename(part, task.folder)
     return ''
 
@@ -77,7 +81,7 @@ def _write_all(task: FrameTask, folder: str) -> None:
     for number, frame in enumerate(reader.frames(range(reader.num_frames)), 1):
         if frame is None:
             raise UnreadableClip(task.video, 'frame %d cannot be decoded to 8-bit colour' % (number - 1))
-        frame = _scaled(frame, task.short_side)
+        frame = shrunk(frame, task.short_side)
         if task.rgb:
             _write(folder, FRAME_NAME % number, frame, task.quality)
         if method is not None:
@@ -89,57 +93,38 @@ def _write_all(task: FrameTask, folder: str) -> None:
             before = grey
 
 
-def _scaled(frame: np.ndarray, short_side: int) -> np.ndarray:
-    """The frame (H, W, 3) with its short side at `short_side`, never enlarged; a copy."""
-    high, wide = frame.shape[:2]
-    if not short_side or min(high, wide) <= short_side:
-        return frame.copy()
-    scale = short_side / min(high, wide)
-    return cv2.resize(frame, (int(round(wide * scale)), int(round(high * scale))), interpolation=cv2.INTER_AREA)
-
-
 def _write(folder: str, name: str, picture: np.ndarray, quality: int) -> None:
-    written, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert written
     with open(os.path.join(folder, name), 'wb') as file:
-        file.write(data.tobytes())
+        file.write(jpeg_of(picture, quality))
 
 
 def count_frames(folder: str) -> int:
-    """How many frames `write_frames` has written there."""
-    return sum(name.startswith('img_') for name in os.listdir(folder))
+    """How many frames there were of which `write_frames` has written something there."""
+    counts = Counter(name[:name.rindex('_')] for name in os.listdir(folder) if '_' in name)
+    return max(counts['img'], counts['flow_x'] + 1 if counts['flow_x'] else 0)
 
 
-def _write_safely(task: FrameTask) -> str:
+def _write_safely(task: FrameTask) -> Union[str, OSError]:
     try:
         return write_frames(task)
     except OSError as error:
-        return 'cannot be written: %s' % error
+        return error
 
 
-def make_pictures(output: str, chosen: Dict[str, Any], workers: int) -> List[str]:
-    """Raw frames and flow of every video; the videos that gave none, with the reason. ValueError where others of other
-    options are there.
+def make_pictures(output: str, paths: Sequence[str], chosen: Dict[str, Any], workers: int) -> List[str]:
+    """Raw frames and flow of the videos at `paths` below `output`; those that gave none, with the reason. ValueError
+    where others of other options are there, OSError where they cannot be written.
     """
-    folder, stamp = os.path.join(output, 'rawframes'), os.path.join(output, 'rawframes', 'made_with.json')
-    os.makedirs(folder, exist_ok=True)
-    if os.path.exists(stamp):
-        with open(stamp, encoding='utf-8') as file:
-            made_with = json.load(file)
-        if made_with != chosen:
-            raise ValueError('%s holds pictures made with %s; ask for the same, or remove that folder'
-                             % (folder, made_with))
-    with open(stamp, 'w', encoding='utf-8') as file:
-        json.dump(chosen, file)
-    tasks = []
-    for root, _, names in sorted(os.walk(os.path.join(output, 'videos'))):
-        for name in sorted(name for name in names if name.lower().endswith(VIDEO_ENDINGS)):
-            video = os.path.join(root, name)
-            stem = os.path.splitext(os.path.relpath(video, os.path.join(output, 'videos')))[0]
-            tasks.append(FrameTask(video, os.path.join(folder, stem), **chosen))
+    folder = os.path.join(output, 'rawframes')
+    hold_to(folder, chosen)
+    tasks = [FrameTask(os.path.join(output, path), os.path.join(folder, os.path.splitext(os.path.relpath(
+        path, 'videos'))[0]), **chosen) for path in paths]
     failed = []
+    tasks = [task for task in tasks if not os.path.isdir(task.folder)]  # so that the estimate is of what is left
     results = run_all(_write_safely, tasks, workers, MOST_SECONDS)
     for task, result in with_progress(results, len(tasks), 'turned into pictures', say_progress):
+        if isinstance(result, OSError):
+            raise result
         if result:
             failed.append('%s: %s' % (os.path.relpath(task.video, output), getattr(result, 'reason', result)))
     return sorted(failed)

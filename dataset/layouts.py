@@ -7,7 +7,8 @@ from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 from dataset.lists import Row, class_key, class_keys
 
 VIDEO_ENDINGS = ('.avi', '.mp4', '.mkv', '.mov', '.webm', '.mpg', '.mpeg', '.m4v', '.flv', '.ogv', '.wmv')
-FOLDERS = {'video': ('videos', ''), 'rawframes': ('rawframes',)}
+REENCODED = 'reencoded'  # written by dataset.prepare --reencode, beside the folder videos
+FOLDERS = {'video': (REENCODED, 'videos', ''), 'rawframes': ('rawframes',)}
 NAMED_AT_MOST = 5  # names in a message; the rest are counted
 
 
@@ -85,7 +86,7 @@ def find_file(homes: Iterable[str], names: Iterable[str]) -> Optional[str]:
     return None
 
 
-def _items(folder: str, kind: str) -> List[str]:
+def items_in(folder: str, kind: str) -> List[str]:
     """The videos (or folders of frames) in a folder."""
     return subfolders(folder) if kind == 'rawframes' else [
         name for name in listed(folder) if name.lower().endswith(VIDEO_ENDINGS)]
@@ -93,12 +94,14 @@ def _items(folder: str, kind: str) -> List[str]:
 
 def class_folder_rows(root: str, class_names: Sequence[str], kind: str) -> List[Row]:
     """A row for each video in the class folders below the root, in label order, then by name."""
-    by_key = {class_key(name): name for name in reversed(subfolders(root))}
+    folders = subfolders(root)
+    by_key = {class_key(name): name for name in reversed(folders)}
+    by_key.update((name, name) for name in folders)
     rows = []
     for label, name in enumerate(class_names):
-        folder = by_key.get(class_key(name))
+        folder = by_key.get(name, by_key.get(class_key(name)))  # C and C++ have one key
         if folder is not None:
-            rows += [Row('%s/%s' % (folder, item), label) for item in _items(os.path.join(root, folder), kind)]
+            rows += [Row('%s/%s' % (folder, item), label) for item in items_in(os.path.join(root, folder), kind)]
     return rows
 
 

@@ -146,7 +146,7 @@ def read_class_names(path: str) -> List[str]:
 
 def write_class_names(path: str, names: Sequence[str]) -> None:
     """Writes one name a line, as `read_class_names` reads it."""
-    with open(path, 'w', encoding='utf-8', newline='\n') as file:
+    with open(path, 'w', encoding='utf-8', errors='surrogateescape', newline='\n') as file:
         file.writelines(name + '\n' for name in names)
 
 

@@ -17,13 +17,15 @@ from typing import Callable, Iterator, List, Optional, Tuple
 
 from data.bad_videos import NAMED_AT_MOST, first_of
 from data.packed_index import PackedIndex, read_index
+from dataset.options import add_option, add_options, whole_number
 from dataset.packed import changed_videos, damaged_videos, refuse_changed
 from dataset.packing import finished, pack
 from dataset.packing_source import Options, collect
-from dataset.progress import SAY_EVERY, exit_code, say_progress, usable_cores
-from dataset.specs import FILES, find_dataset
+from dataset.progress import SAY_EVERY, exit_code, say_progress
+from dataset.specs import DatasetSpec, find_dataset
 
 SOUND, UNSOUND = 0, 1
+SHORT_SIDE, QUALITY, SHARD_SIZE = 256, 90, 1024  # pixels, of JPEG, MiB
 
 
 def _said(steps: Iterator[Tuple[int, int]], total: int, say: Callable[[str], None]) -> None:
@@ -64,23 +66,16 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='python -m dataset.pack', description='Packs a data set into a few large '
                                      'files, from which training reads several times faster. After a stop the same '
                                      'command goes on.')
-    parser.add_argument('name', help='the data set, as for --dataset of train_model.py')
+    add_options(parser, 'name', '--data-root', '--source', '--workers')
+    add_option(parser, '--split', help='one split alone; default: all there are')
+    add_option(parser, '--short-side', default=SHORT_SIDE)
+    add_option(parser, '--quality', default=QUALITY)
     parser.add_argument('--output', required=True, metavar='DIR', help='folder of the store')
-    parser.add_argument('--data-root', metavar='DIR', help='folder of the data set; default: the one of train_model.py')
-    parser.add_argument('--split', type=int, help='one split alone; default: all there are')
-    parser.add_argument('--source', choices=FILES, default='auto', help='videos or raw frames; default auto')
-    parser.add_argument('--short-side', type=int, default=256, help='most pixels of the short side; smaller frames '
-                        'stay as they are; default %(default)s')
-    parser.add_argument('--quality', type=int, default=90, help='of the JPEG frames, 1 to 100; default %(default)s')
-    parser.add_argument('--shard-size', type=int, default=1024, help='most MiB of a file; default %(default)s')
-    parser.add_argument('--workers', type=int, default=usable_cores(), help='processes; default %(default)s, the cores')
+    parser.add_argument('--shard-size', type=whole_number(1, 1 << 30), default=SHARD_SIZE, help='most MiB of a file; '
+                        'default %(default)s')
     parser.add_argument('--verify', action='store_true', help='pack nothing: read every frame of the store at '
                         '--output, and compare all videos with those that were packed')
-    options = parser.parse_args(argv)
-    for name, most in (('short_side', 8192), ('quality', 100), ('shard_size', 1 << 30), ('workers', 1 << 10)):
-        if not 1 <= getattr(options, name) <= most:
-            parser.error('--%s %d: takes 1 to %d' % (name.replace('_', '-'), getattr(options, name), most))
-    return options
+    return parser.parse_args(argv)
 
 
 def _verify(folder: str, workers: int) -> int:
@@ -93,23 +88,29 @@ def _verify(folder: str, workers: int) -> int:
     return UNSOUND if damaged else SOUND
 
 
+def pack_dataset(spec: DatasetSpec, root: Optional[str], folder: str, settings: Options, workers: int,
+                 split: Optional[int] = None, source: str = 'auto') -> None:
+    """Packs a data set into `folder`, or goes on, with words about it. Errors of `collect`, `finished` and `pack`."""
+    packing, notes = collect(spec, root, split, source, settings)
+    print('\n'.join(notes))
+    index = finished(packing, folder)
+    if index is None:
+        _said(pack(packing, folder, settings.shard_size << 20, workers), len(packing.names), say_progress)
+        index = read_index(folder)
+    else:
+        print('packed before; nothing to do')
+    say_progress('')
+    print('\n'.join(describe(index, folder)))
+
+
 def run(options: argparse.Namespace) -> int:
     """Packs or verifies; the exit code."""
     folder = os.path.abspath(options.output)
     if options.verify:
         return _verify(folder, options.workers)
-    settings = Options(options.short_side, options.quality, options.shard_size)
-    source, notes = collect(find_dataset(options.name), options.data_root, options.split, options.source, settings)
-    print('\n'.join(notes))
-    index = finished(source, folder)
-    if index is None:
-        _said(pack(source, folder, options.shard_size << 20, options.workers), len(source.names), say_progress)
-        index = read_index(folder)
-    else:
-        print('packed before; nothing to do')
-    if sys.stderr.isatty():
-        say_progress('')
-    print('\n'.join(describe(index, folder)))
+    pack_dataset(find_dataset(options.name), options.data_root, folder,
+                 Options(options.short_side, options.quality, options.shard_size), options.workers, options.split,
+                 options.source)
     return SOUND
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from data.clip_readers import open_clip
 from data.packed_index import FRAME
 from data.reader import UnreadableClip
-from data.transforms import short_side_size
 from data.video_list import VideoFacts
 from dataset.examine import FRAME_NAME
+from dataset.pictures import jpeg_of, shrunk
 
 BLOCK = tarfile.BLOCKSIZE
 
@@ -63,7 +63,7 @@ def _write_frames(task: Task, file: IO[bytes], rows: List[Tuple[int, int, int]])
             shape = frame.shape
             if not reader.blue_first:
                 frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-            jpeg = encode(frame, task.short_side, task.quality)
+            jpeg = jpeg_of(shrunk(frame, task.short_side), task.quality)
             offset = write_member(file, '%s/%s' % (task.member, FRAME_NAME % number), jpeg)
             rows.append((offset, len(jpeg), zlib.crc32(jpeg)))
     except UnreadableClip as error:
@@ -71,17 +71,6 @@ def _write_frames(task: Task, file: IO[bytes], rows: List[Tuple[int, int, int]])
     except (cv2.error, MemoryError) as error:
         return 'frame %d cannot be packed (%s)' % (len(rows), error)
     return ''
-
-
-def encode(frame: np.ndarray, short_side: int, quality: int) -> bytes:
-    """(H, W, BGR) uint8 -> JPEG with half the colours' resolution, its short side at most `short_side` pixels."""
-    height, width = frame.shape[:2]
-    if min(height, width) > short_side:
-        frame = cv2.resize(frame, short_side_size(width, height, short_side), interpolation=cv2.INTER_AREA)
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    if hasattr(cv2, 'IMWRITE_JPEG_SAMPLING_FACTOR'):  # elsewhere it is this one anyway
-        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-    return cv2.imencode('.jpg', frame, options)[1].tobytes()
 
 
 def write_member(file: IO[bytes], name: str, content: bytes) -> int:

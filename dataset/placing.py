@@ -3,6 +3,8 @@ import csv
 import os
 import re
 import shutil
+import unicodedata
+from collections import Counter
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from dataset.gather import Gathered, Item
@@ -80,7 +82,10 @@ def kinetics(found: Gathered, class_names: Sequence[str]) -> Placed:
     """
     rows = dict(_csv_rows(found.lists))
     keys, plan, strange = class_keys(class_names), {}, []  # type: Tuple[Dict[str, int], Plan, List[str]]
+    replaced = {os.path.basename(item.name) for item in found.videos if _is_replacement(item)}
     for item in found.videos:
+        if os.path.basename(item.name) in replaced and not _is_replacement(item):
+            continue
         stem = os.path.splitext(os.path.basename(item.name))[0]
         match = TIMES.match(stem)
         row = rows.get((match.group(1), int(match.group(2)))) if match else None
@@ -90,6 +95,11 @@ def kinetics(found: Gathered, class_names: Sequence[str]) -> Placed:
             continue
         _put(plan, 'videos/%s/%s/%s' % (part, class_names[keys[class_key(name)]], os.path.basename(item.name)), item)
     return Placed(plan, list(class_names), strange)
+
+
+def _is_replacement(item: Item) -> bool:
+    """Whether a video stands for a broken one of the same name: CVDF's replacement_for_corrupted_k400."""
+    return any(name.lower().startswith('replacement') for name in _named_parts(item))
 
 
 def _part_and_class(item: Item, keys: Dict[str, int]) -> Tuple[str, str]:
@@ -114,21 +124,38 @@ def _csv_rows(lists: Iterable[Item]) -> List[Tuple[Tuple[str, int], Tuple[str, s
     return rows
 
 
+def _spelled(name: str) -> str:
+    """A path as it is compared: macOS takes letters with accents apart."""
+    return unicodedata.normalize('NFC', os.path.normpath(name))
+
+
 def own_csv(path: str) -> Dict[str, OwnRow]:
-    """path -> the rest, from a csv whose head names the columns path and label, and perhaps split and group."""
-    rows = {}
+    """path -> the rest, from a csv whose head names the columns path and label, and perhaps split and group. ListError
+    for one that is wrong.
+    """
+    try:
+        return _own_csv(path)
+    except UnicodeDecodeError:
+        raise ListError('%s: is not UTF-8; save it as such (in Excel: CSV UTF-8)' % path)
+
+
+def _own_csv(path: str) -> Dict[str, OwnRow]:
+    rows: Dict[str, OwnRow] = {}
     with open(path, encoding='utf-8-sig', newline='') as file:
         reader = csv.DictReader(file)
         if not {'path', 'label'} <= set(reader.fieldnames or ()):
             raise ListError('%s:1: the head line must name the columns path and label; split (train or test) and group '
                             'may follow' % path)
         for line in reader:
-            name = os.path.normpath((line['path'] or '').strip().replace('\\', '/'))
+            name = _spelled((line['path'] or '').strip().replace('\\', '/'))
             part = (line.get('split') or '').strip().lower()
-            if not (line['label'] or '').strip() or part not in ('',) + tuple(PARTS):
-                raise ListError('%s:%d: a line holds path, label and, where they are used, split (train or test) and '
-                                'group' % (path, reader.line_num))
-            rows[name] = OwnRow(line['label'].strip(), PARTS.get(part, ''), (line.get('group') or '').strip())
+            label = (line['label'] or '').strip()
+            if not label or label.startswith('.') or not label.isprintable() or part not in ('',) + tuple(PARTS):
+                raise ListError('%s:%d: a line holds path, label (which does not begin with a dot) and, where they are '
+                                'used, split (train or test) and group' % (path, reader.line_num))
+            row = OwnRow(label, PARTS.get(part, ''), (line.get('group') or '').strip())
+            if rows.setdefault(name, row) != row:
+                raise ListError('%s:%d: %s stands there twice, as two different things' % (path, reader.line_num, name))
     return rows
 
 
@@ -141,11 +168,11 @@ def own_folder(found: Gathered, csv_path: Optional[str]) -> Placed:
     said: Dict[str, OwnRow] = {}
     strange, used = [], set()
     for item in found.videos:
-        row = _own_row(item) if rows is None else rows.get(os.path.normpath(item.name))
+        row = _own_row(item) if rows is None else rows.get(_spelled(item.name))
         if row is None:
             strange.append(item.name)
             continue
-        used.add(os.path.normpath(item.name))
+        used.add(_spelled(item.name))
         target = 'videos/%s/%s' % (row.label.replace('/', '_'), os.path.basename(item.name))
         if plan.get(target, item.place) != item.place:  # v.mp4 in two folders of one class
             target = 'videos/%s/%s' % (row.label.replace('/', '_'), item.name.replace('/', '_'))
@@ -156,6 +183,10 @@ def own_folder(found: Gathered, csv_path: Optional[str]) -> Placed:
         raise ValueError('%s names %d files that are not in the source: %s; paths are relative to --source'
                          % (csv_path, len(gone), ', '.join(gone[:5])))
     names = sorted({row.label for row in said.values()}, key=lambda name: (name.casefold(), name))
+    folders = Counter(name.replace('/', '_') for name in names)
+    alike = [name for name in names if folders[name.replace('/', '_')] > 1]
+    if alike:
+        raise ValueError('the classes %s would share a folder: rename one' % ', '.join(alike))
     return Placed(plan, names, strange, said)
 
 
@@ -165,6 +196,20 @@ def _own_row(item: Item) -> Optional[OwnRow]:
         return None
     part = next((PARTS[name.lower()] for name in parts[:-1] if name.lower() in PARTS), '')
     return OwnRow(parts[-1], part, '')
+
+
+def apart(placed: Placed) -> Placed:
+    """The same, where two videos of a folder that differ in their endings alone have names of their own: each gets a
+    folder of frames, or a re-encoded film, by its name without the ending.
+    """
+    plan, said, taken = {}, {}, {}  # type: Plan, Dict[str, OwnRow], Dict[str, str]
+    for target, place in sorted(placed.plan.items()):
+        stem, ending = os.path.splitext(target)
+        name = target if taken.setdefault(stem, target) == target else '%s_%s%s' % (stem, ending[1:], ending)
+        plan[name] = place
+        if target in placed.said:
+            said[name] = placed.said[target]
+    return placed._replace(plan=plan, said=said)
 
 
 def put(place: str, target: str, part: str) -> None:

@@ -8,21 +8,25 @@ import os
 import shutil
 import sys
 from functools import partial
-from typing import Dict, List, Optional, Sequence, Set
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
-from dataset import placing
-from dataset.frames import FLOWS, check_flow, count_frames, make_pictures
+from dataset import pack, placing
+from dataset.frames import FLOWS, check_flow, make_pictures
 from dataset.gather import UNPACKED, Gathered, Say, gather
 from dataset.index import Record
 from dataset.indexing import update_index
-from dataset.layouts import VIDEO_ENDINGS, absent, class_folder_rows, grouped_rows, some_of
-from dataset.lists import Row, write_class_names, write_list
-from dataset.progress import USER_ERROR, exit_code, say_progress, usable_cores, with_progress
-from dataset.rows import Rows, listed_rows, missing_clips
-from dataset.specs import PROJECT, DatasetSpec, Found, find_dataset, find_rows, load_videos, published_names
-from dataset.splits import divide, join_groups, sources_of
+from dataset.layouts import REENCODED, VIDEO_ENDINGS, some_of
+from dataset.lists import write_class_names
+from dataset.options import add_option, whole_number
+from dataset.packing_source import Options
+from dataset.prepared_lists import missing_of, own_rows, rows_from_tree, write_lists
+from dataset.progress import USER_ERROR, exit_code, say_progress, with_progress
+from dataset.reencode import USUAL, Coding, check_encoder, coding_of, reencode_all
+from dataset.specs import PROJECT, DatasetSpec, find_dataset, load_videos, published_names
 
 READY, INCOMPLETE = 0, USER_ERROR
+QUALITY = 95  # of pictures
+MISSING = 'missing.txt'
 LISTS = {  # annotation files that are kept, by the start of their names: the folder they go to
     'UCF101': (('classind', 'trainlist', 'testlist'), 'ucfTrainTestlist'),
     'Kinetics400': (('train', 'val', 'kinetics'), ''),
@@ -43,11 +47,10 @@ def put_in_place(spec: DatasetSpec, found: Gathered, output: str, csv_path: Opti
     if not placed.plan:
         raise ValueError('no video of %s in the source: its class is read from the name of the folder that it lies in'
                          % spec.name)
+    placed = placing.apart(placed)
     placing.add_lists(placed.plan, found, partial(_list_place, spec))
-    for number, (target, place) in enumerate(sorted(placed.plan.items()), 1):
+    for target, place in with_progress(sorted(placed.plan.items()), len(placed.plan), 'in place', say_progress):
         placing.put(place, os.path.join(output, *target.split('/')), os.path.join(output, UNPACKED, 'copy.part'))
-        if number % 1000 == 0:
-            say('%d of %d files in place' % (number, len(placed.plan)))
     return placed
 
 
@@ -61,99 +64,51 @@ def _list_place(spec: DatasetSpec, name: str) -> Optional[str]:
     return '%s/%s' % (folder, name) if folder else name
 
 
-def write_lists(spec: DatasetSpec, output: str, rows: Rows, split: int) -> None:
-    """The lists of one split: of videos in each family, and of raw frames for the videos that have them."""
-    done = set()
-    for names in spec.list_names:
-        if names.family in done:  # a second spelling that is read too
-            continue
-        done.add(names.family)
-        for name, part in ((names.train, rows.train), (names.test, rows.test)):
-            if names.family == 'rawframes':
-                part = _framed(os.path.join(output, 'rawframes'), part)
-                if not part:
-                    continue
-            path = os.path.join(output, name.format(split=split).replace('*', ''))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            write_list(path, names.family, part)
-
-
-def _framed(folder: str, rows: Sequence[Row]) -> List[Row]:
-    """Rows of the frame folders of videos; those that are not there are left out."""
-    counted = ((row._replace(path=path), os.path.join(folder, path)) for row in rows
-               for path in [os.path.splitext(row.path)[0]])
-    return [row._replace(num_frames=count_frames(place)) for row, place in counted if os.path.isdir(place)]
-
-
-def rows_from_tree(spec: DatasetSpec, output: str, split: int) -> Found:
-    """The rows of a split from annotations or names, whatever lists an earlier run has left."""
-    finders = tuple(find for find in spec.finders if find is not listed_rows)
-    return find_rows(spec._replace(finders=finders), output, split, 'video')
-
-
-def own_rows(output: str, placed: placing.Placed, contents: Dict[str, str], share: float, seed: int, say: Say) -> Rows:
-    """The rows of a user's own videos: by the parts that folders or csv name, else divided by source."""
-    rows = class_folder_rows(os.path.join(output, 'videos'), placed.class_names, 'video')
-    said = [placed.said.get('videos/' + row.path, placing.OwnRow('', '', '')) for row in rows]
-    parts: Set[str] = {one.part for one in said}
-    if 'train' in parts and parts & {'val', 'test'}:
-        tested = 'val' if 'val' in parts else 'test'
-        left = sum(one.part not in ('train', tested) for one in said)
-        if left:
-            say('%d videos are in neither train nor %s and are left out of the lists' % (left, tested))
-        chosen = [[row for row, one in zip(rows, said) if one.part == part] for part in ('train', tested)]
-        return Rows(chosen[0], chosen[1], '', '', [])
-    groups = [one.group or group for one, group in zip(said, sources_of(rows))]
-    groups = join_groups(groups, [contents.get('videos/' + row.path, '') for row in rows])
-    split = divide(rows, groups, placed.class_names, share, seed)
-    for note in split.notes + ['%d videos of %d sources: %d to train with, %d to test with' % (
-            len(rows), len(set(groups)), len(split.train), len(split.test))]:
-        say(note)
-    return Rows(split.train, split.test, '', '', [])
-
-
-def _index(output: str, workers: int) -> Dict[str, str]:
-    """Examines every video below the output; path -> hash of its frames, where it has any."""
-    folder = os.path.join(output, 'videos')
+def examined(output: str, folder: str, workers: int) -> Tuple[List[str], Dict[str, Record]]:
+    """Brings the index up to date with every video in a folder below the output: (their paths, what is known)."""
     paths = sorted(os.path.relpath(os.path.join(root, name), output)
-                   for root, _, names in os.walk(folder) for name in names if name.lower().endswith(VIDEO_ENDINGS))
+                   for root, _, names in os.walk(os.path.join(output, folder)) for name in names
+                   if name.lower().endswith(VIDEO_ENDINGS))
     results = update_index(output, [(path, 'video') for path in paths], workers)
-    return {path: record.content for path, record in with_progress(results, len(paths), 'examined', say_progress)
-            if isinstance(record, Record)}
+    return paths, {path: record for path, record in with_progress(results, len(paths), 'examined', say_progress)
+                   if isinstance(record, Record)}
+
+
+def make_more(options: argparse.Namespace, output: str, paths: List[str], known: Dict[str, Record]) -> None:
+    """Writes what was asked for beside the videos: pictures, re-encoded films. Errors as of their functions."""
+    if options.rawframes or options.flow:
+        chosen = {'rgb': options.rawframes, 'flow': options.flow or '', 'quality': options.quality or QUALITY,
+                  'short_side': options.short_side or 0}
+        for line in make_pictures(output, paths, chosen, options.workers):
+            _say_line('no pictures of ' + line)
+    if options.coding:
+        for line in reencode_all(output, known, paths, options.coding, options.workers):
+            _say_line('not encoded, taken as it is: ' + line)
 
 
 def prepare(spec: DatasetSpec, options: argparse.Namespace, output: str) -> List[str]:
     """Does all of it; returns what is missing, by name. Errors as in `gather`, `put_in_place` and `load_videos`."""
-    say = _say_line
-    placed = put_in_place(spec, gather(options.source, output, say), output, options.csv, say)
+    placed = put_in_place(spec, gather(options.source, output, _say_line), output, options.csv, _say_line)
     write_class_names(os.path.join(output, 'classes.txt'), placed.class_names)
-    shutil.rmtree(os.path.join(output, UNPACKED), ignore_errors=True)
-    contents = _index(output, options.workers)
-    pictures = {'rgb': options.rawframes, 'flow': options.flow or '', 'quality': options.quality,
-                'short_side': options.short_side}
-    if options.rawframes or options.flow:
-        for line in make_pictures(output, pictures, options.workers):
-            say('no pictures of ' + line)
+    paths, known = examined(output, 'videos', options.workers)
+    broken = [path for path in paths if path not in known or known[path].problem]
+    if broken:
+        _say_line('%d videos are broken: %s; python -m dataset.check %s says how' % (len(broken), some_of(broken),
+                                                                                   spec.name))
+    make_more(options, output, paths, known)
     missing: Set[str] = set()
     for split in range(1, spec.num_splits + 1):
         if spec.classes is None:
-            rows = own_rows(output, placed, contents, options.test_share, options.random_seed, say)
+            rows = own_rows(output, placed, known, (options.test_share, options.random_seed), _say_line)
         else:
             found = rows_from_tree(spec, output, split)
             rows = found.rows
-            missing |= set() if spec.tolerant else _missing(spec, found)
+            missing |= missing_of(spec, found)
         write_lists(spec, output, rows, split)
+    shutil.rmtree(os.path.join(output, UNPACKED), ignore_errors=True)  # a run that is killed before goes on from it
+    if os.path.isdir(os.path.join(output, REENCODED)):
+        examined(output, REENCODED, options.workers)
     return sorted(missing)
-
-
-def _missing(spec: DatasetSpec, found: Found) -> Set[str]:
-    """Clips of the published set, and rows of annotations, that are not there."""
-    rows = list(found.rows.train) + list(found.rows.test)
-    gone = {rows[place].path for place in absent(rows, found.tree.train_root, 'video')}
-    if spec.counts is not None:
-        videos = grouped_rows(class_folder_rows(found.tree.train_root, found.class_names, 'video'), found.class_names)
-        gone |= set(missing_clips(videos, found.class_names, spec.counts()))
-    return gone
 
 
 def _say_line(text: str) -> None:
@@ -168,7 +123,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('name', help='UCF101, HMDB51, Kinetics400, or folder for videos of your own')
     parser.add_argument('--source', nargs='+', required=True, metavar='PATH', help='folders, archives (.zip, .tar, '
                         '.tar.gz, .rar) and annotation files as they were downloaded; they stay as they are')
-    parser.add_argument('--output', help='where the tree goes; default: where train_model.py looks')
+    parser.add_argument('--output', metavar='DIR', help='where the tree goes; default: where train_model.py looks')
     parser.add_argument('--csv', metavar='FILE', help='for folder: a csv with the columns path (below --source), label '
                         'and, if you like, split (train or test) and group; default: <class>/<video>')
     parser.add_argument('--test-share', type=float, default=0.2, help='for folder: share of each class to test with '
@@ -177,15 +132,33 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--rawframes', action='store_true', help='also write each video as JPEG files')
     parser.add_argument('--flow', nargs='?', const='dis', choices=sorted(FLOWS), help='also write optical flow as JPEG '
                         'files: dis [default] or tvl1')
-    parser.add_argument('--quality', type=int, default=95, help='of JPEG, 1 to 100 [95]')
-    parser.add_argument('--short-side', type=int, default=0, help='pixels of the pictures\' short side [0: as it is]')
-    parser.add_argument('--workers', type=int, default=usable_cores(), help='processes [%(default)s, the cores]')
+    parser.add_argument('--reencode', action='store_true', help='also write each video anew with dense key frames, and '
+                        'train from these: faster where films are long; needs PyAV')
+    parser.add_argument('--key-frames', type=whole_number(1, 1000), help='of re-encoded videos: frames from one key '
+                        'frame to the next [%d]' % USUAL.key_frames)
+    parser.add_argument('--quantizer', type=whole_number(1, 31), help="of re-encoded videos: MPEG-4's, lower is better "
+                        'and larger [%d]' % USUAL.quantizer)
+    parser.add_argument('--pack', action='store_true', help='also write a packed store into DIR/packed, as '
+                        'dataset.pack does')
+    add_option(parser, '--quality', help='of JPEG, 1 to 100 [pictures: %d, packed: %d]' % (QUALITY, pack.QUALITY))
+    add_option(parser, '--short-side', type=whole_number(0, 8192), help='most pixels of the short side, 0: as it is '
+               '[pictures: 0, re-encoded: %d, packed: %d]' % (USUAL.short_side, pack.SHORT_SIDE))
+    add_option(parser, '--workers')
     options = parser.parse_args(argv)
-    if not 1 <= options.quality <= 100 or options.short_side < 0 or options.workers < 1:
-        parser.error('--quality takes 1 to 100, --short-side 0 or more, --workers 1 or more')
     if not 0 < options.test_share < 1:
         parser.error('--test-share takes a number between 0 and 1')
+    if not options.reencode and (options.key_frames or options.quantizer):
+        parser.error('--key-frames and --quantizer are of --reencode: add it, or drop them')
     return options
+
+
+def _coding(options: argparse.Namespace, output: str) -> Optional[Coding]:
+    """How films are to be re-encoded; those of an earlier run are kept up to date. ValueError as of check_encoder."""
+    typed = {name: getattr(options, name) for name in Coding._fields if getattr(options, name) is not None}
+    coding = USUAL._replace(**typed) if options.reencode else coding_of(output)
+    if coding is not None:
+        check_encoder()
+    return coding
 
 
 def run(options: argparse.Namespace) -> int:
@@ -193,18 +166,28 @@ def run(options: argparse.Namespace) -> int:
     spec = find_dataset(options.name)
     if spec.render is not None:
         raise ValueError('%s needs no preparing: it is rendered when it is first used' % spec.name)
+    if options.csv and spec.classes is not None:
+        raise ValueError('--csv %s: is for videos of your own; the classes of %s are known' % (options.csv, spec.name))
     if options.flow:
         check_flow(options.flow)
     output = os.path.abspath(options.output or os.path.join(PROJECT, spec.default_root))
+    options.coding = _coding(options, output)
     os.makedirs(output, exist_ok=True)
     missing = prepare(spec, options, output)
-    if missing:
+    if missing and not spec.tolerant:
         print('%d videos are missing:\n%s' % (len(missing), '\n'.join('  ' + name for name in missing)))
         return INCOMPLETE
+    if missing:
+        write_class_names(os.path.join(output, MISSING), missing)
+        print('%d listed videos are not in the source and are left out: %s (all of them in %s)'
+              % (len(missing), some_of(missing), MISSING))
     videos = load_videos(spec, output)
     print('ready: %d videos to train with, %d to test with, %d classes%s, below %s' % (
         len(videos.train), len(videos.test), len(videos.class_names),
         ' (split 1 of %d)' % spec.num_splits if spec.num_splits > 1 else '', output))
+    if options.pack:
+        settings = Options(options.short_side or pack.SHORT_SIDE, options.quality or pack.QUALITY, pack.SHARD_SIZE)
+        pack.pack_dataset(spec, output, os.path.join(output, 'packed'), settings, options.workers)
     return READY
 
 

@@ -17,13 +17,37 @@ def with_progress(results: Iterable[T], total: int, what: str, say: Callable[[st
         now = time.monotonic()
         if now - spoke >= SAY_EVERY[sys.stderr.isatty()] or done == total:
             left = (total - done) * (now - began) / done
-            say('%d of %d %s, %d:%02d:%02d left' % (done, total, what, left // 3600, left // 60 % 60, left % 60))
+            say('%d of %d %s, %s left' % (done, total, what, _clock(left)))
             spoke = now
 
 
+class BytesProgress:
+    """Is told of bytes written, and says a word now and then: `1.2 of about 6.5 GB unpacked, 0:01:20 left`."""
+
+    def __init__(self, total: int, what: str, say: Callable[[str], None]) -> None:
+        self.total, self.what, self.say = total, what, say
+        self.done, self.began = 0, time.monotonic()
+        self.spoke = self.began
+
+    def __call__(self, size: int) -> None:
+        self.done += size
+        now = time.monotonic()
+        if now - self.spoke >= SAY_EVERY[sys.stderr.isatty()]:
+            left = max(0, self.total - self.done) * (now - self.began) / max(1, self.done)
+            self.say('%.1f of about %.1f GB %s, %s left' % (self.done / 1e9, self.total / 1e9, self.what, _clock(left)))
+            self.spoke = now
+
+
+def _clock(seconds: float) -> str:
+    return '%d:%02d:%02d' % (seconds // 3600, seconds // 60 % 60, seconds % 60)
+
+
 def say_progress(text: str) -> None:
-    """Writes to standard error, over the last such line where that is a terminal; '' clears it."""
-    sys.stderr.write('\r\x1b[K' + text if sys.stderr.isatty() else text + '\n')
+    """Writes to standard error, over the last such line where that is a terminal; '' clears it there."""
+    if sys.stderr.isatty():
+        sys.stderr.write('\r\x1b[K' + text)
+    elif text:
+        sys.stderr.write(text + '\n')
     sys.stderr.flush()
 
 
@@ -34,6 +58,9 @@ def usable_cores() -> int:
 
 def exit_code(run: Callable[[], int]) -> int:
     """What `run` returns; after a word, USER_ERROR for what the user can mend and INTERRUPTED for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')  # for names that are no text in any alphabet
     try:
         return run()
     except (ValueError, OSError) as error:

@@ -9,6 +9,7 @@ from dataset.layouts import (
     class_folder_rows,
     find_file,
     grouped_rows,
+    items_in,
     listed,
     some_of,
     split_by_group,
@@ -78,6 +79,33 @@ def _from_lists(rows: Sequence[List[Row]], train: str, test: str, as_folders: bo
     return Rows(parts[0], parts[1], train, test, ['lists: %s, %s' % (train, test)])
 
 
+def _from_annotations(search: Search, rows: Sequence[List[Row]], train: str, test: str) -> Rows:
+    """Rows as a data set's own annotations name them -> rows of the tree."""
+    tree = search.tree
+    parts = [without_ending(part) if tree.kind == 'rawframes' else part for part in rows]
+    parts = [as_on_disk(part, root, tree.kind) for part, root in zip(parts, (tree.train_root, tree.test_root))]
+    return _from_lists(parts, train, test, False)
+
+
+def as_on_disk(rows: Sequence[Row], root: str, kind: str) -> List[Row]:
+    """Rows with the folder and, of videos, the file ending that are there below `root`: a video may have been
+    re-encoded, or end in .AVI where annotations write .avi. As they were where nothing fits.
+    """
+    folders = {class_key(name): name for name in reversed(subfolders(root))}
+    found: Dict[str, Dict[str, str]] = {}  # folder -> name, with its ending or without -> name
+    result = []
+    for row in rows:
+        folder, _, name = row.path.rpartition('/')
+        folder = folder if folder in folders.values() else folders.get(class_key(folder), folder)
+        if folder not in found:
+            names = items_in(os.path.join(root, folder), kind)
+            found[folder] = {os.path.splitext(one)[0]: one for one in names} if kind == 'video' else {}
+            found[folder].update((one, one) for one in names)
+        stem = os.path.splitext(name)[0] if kind == 'video' else name
+        result.append(row._replace(path='%s/%s' % (folder, found[folder].get(name, found[folder].get(stem, name)))))
+    return result
+
+
 def official_rows(search: Search) -> Optional[Rows]:
     """Rows from UCF-101's own annotations. ListError where its classInd.txt has other classes or another order."""
     for folder in UCF_FOLDERS:
@@ -86,7 +114,7 @@ def official_rows(search: Search) -> Optional[Rows]:
         if train and test:
             _check_class_index(os.path.join(os.path.dirname(train), 'classInd.txt'), search.class_names)
             rows = [lists.read_ucf_official(path, search.class_names) for path in (train, test)]
-            return _from_lists(rows, train, test, search.tree.kind == 'rawframes')
+            return _from_annotations(search, rows, train, test)
     return None
 
 
@@ -114,7 +142,7 @@ def hmdb_rows(search: Search) -> Optional[Rows]:
         raise DataNotFound('%s lacks %s\nUnpack the split files of all %d classes there.'
                            % (folder, some_of(gone), len(wanted)))
     rows = [lists.read_hmdb_split(folder, search.class_names, search.split, mark) for mark in (lists.TRAIN, lists.TEST)]
-    return _from_lists(rows, folder, folder, search.tree.kind == 'rawframes')
+    return _from_annotations(search, rows, folder, folder)
 
 
 def kinetics_rows(search: Search) -> Optional[Rows]:
@@ -125,24 +153,8 @@ def kinetics_rows(search: Search) -> Optional[Rows]:
                                          for name in ('val.csv', 'validate.csv', '*_val.csv', '*_validate.csv')])
     if not train or not test:
         return None
-    rows = [_as_on_disk(lists.read_kinetics_csv(path, search.class_names), root)
-            for path, root in ((train, search.tree.train_root), (test, search.tree.test_root))]
-    return _from_lists(rows, train, test, search.tree.kind == 'rawframes')
-
-
-def _as_on_disk(rows: Sequence[Row], root: str) -> List[Row]:
-    """Rows with the folder and the file ending that are there; as they were where nothing fits."""
-    folders = {class_key(name): name for name in subfolders(root)}
-    found: Dict[str, str] = {}
-    for folder in folders.values():
-        found.update(('%s/%s' % (folder, os.path.splitext(name)[0]), '%s/%s' % (folder, name))
-                     for name in listed(os.path.join(root, folder)))
-    result = []
-    for row in rows:
-        folder, name = row.path.split('/', 1)
-        stem = '%s/%s' % (folders.get(class_key(folder), folder), os.path.splitext(name)[0])
-        result.append(row._replace(path=found.get(stem, row.path)))
-    return result
+    rows = [lists.read_kinetics_csv(path, search.class_names) for path in (train, test)]
+    return _from_annotations(search, rows, train, test)
 
 
 def named_rows(search: Search) -> Optional[Rows]:

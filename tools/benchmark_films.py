@@ -11,6 +11,7 @@ import numpy as np
 
 from data.clip_readers import VideoFile
 from data.reader import UnreadableClip
+from dataset.layouts import VIDEO_ENDINGS
 
 try:
     import av
@@ -19,7 +20,6 @@ except ImportError:
 
 WIDTH, HEIGHT, FRAMES, RATE = 320, 240, 180, 25
 BIT_RATE = 500000  # UCF-101's
-SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 KEY_FRAME, B_FRAME = "I", "B"
 
 
@@ -33,11 +33,13 @@ def texture(state: np.random.RandomState, height: int, width: int) -> np.ndarray
     return (picture * (255 / picture.max())).astype(np.uint8)
 
 
-def scene(seed: int) -> Iterator[np.ndarray]:
-    """The frames (H, W, B G R) of one film: the ground pans, the square circles over it, the sensor has noise."""
+def scene(seed: int, frames: int = 0) -> Iterator[np.ndarray]:
+    """The frames (H, W, B G R) of one film, FRAMES of them by default: the ground pans, the square circles over it, the
+    sensor has noise.
+    """
     state = np.random.RandomState(seed)
     ground, square = texture(state, 2 * HEIGHT, 2 * WIDTH), texture(state, 80, 80)
-    for number in range(FRAMES):
+    for number in range(frames or FRAMES):
         centre = (WIDTH + 60 * np.sin(number / 40 + seed), HEIGHT + 50 * np.cos(number / 30))
         frame = cv2.getRectSubPix(ground, (WIDTH, HEIGHT), centre).astype(np.int16)
         left, top = int(120 + 90 * np.sin(number / 12 + seed)), int(80 + 60 * np.cos(number / 15))
@@ -46,40 +48,28 @@ def scene(seed: int) -> Iterator[np.ndarray]:
         yield np.clip(frame, 0, 255).astype(np.uint8)
 
 
-def write_film(path: str, seed: int, b_frames: int) -> None:
+def write_film(path: str, seed: int, b_frames: int, frames: int = 0) -> None:
     """One film in MPEG-4, XviD's kind. ValueError where B-frames are wanted and PyAV is missing."""
     if av is None:
         if b_frames:
             raise ValueError("--b-frames %d: OpenCV writes none; pip install av" % b_frames)
         writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"XVID"), RATE, (WIDTH, HEIGHT))
-        for frame in scene(seed):
+        for frame in scene(seed, frames):
             writer.write(frame)
         writer.release()
         return
     with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=RATE, options={"g": "600", "bf": str(b_frames)})
+        stream = container.add_stream("mpeg4", rate=RATE, options={"g": str(max(600, frames)), "bf": str(b_frames)})
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", BIT_RATE
-        for frame in scene(seed):
+        for frame in scene(seed, frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
         container.mux(stream.encode())
-
-
-def write_frames(path: str, folder: str) -> int:
-    """A film's frames as numbered JPEG files in a new folder; how many."""
-    os.makedirs(folder)
-    capture, count = cv2.VideoCapture(path, cv2.CAP_FFMPEG), 0
-    decoded, frame = capture.read()
-    while decoded:
-        count += 1
-        cv2.imwrite(os.path.join(folder, "img_%05d.jpg" % count), frame)
-        decoded, frame = capture.read()
-    return count
 
 
 def find_films(folder: str, most: int) -> List[str]:
     """The first readable video files below a folder, in the order of their names. ValueError where there is none."""
     names = (os.path.join(place, name) for place, folders, files in os.walk(folder) for name in sorted(files)
-             if folders.sort() is None and name.lower().endswith(SUFFIXES))
+             if folders.sort() is None and name.lower().endswith(VIDEO_ENDINGS))
     found = []
     for name in names:
         try:
@@ -90,7 +80,7 @@ def find_films(folder: str, most: int) -> List[str]:
         if len(found) == most:
             break
     if not found:
-        raise ValueError("--data %s: no readable video file (%s) in there" % (folder, ", ".join(SUFFIXES)))
+        raise ValueError("--data %s: no readable video file (%s) in there" % (folder, ", ".join(VIDEO_ENDINGS)))
     return found
 
 

@@ -25,6 +25,9 @@ from data.packed_store import PackedVideos
 from data.randomness import random_state
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
+from dataset import reencode
+from dataset.examine import examine
+from dataset.frames import FrameTask, count_frames, write_frames
 from dataset.index import stamp_of
 from dataset.packing import Source, pack
 from tools import benchmark_films, benchmark_soak
@@ -53,6 +56,7 @@ CASES = (
     Case("packed_train", "packed", "jpeg_floor", 0.6),
     Case("video_train_cpu", "video", "floor", 0.4, to_float=True),
     Case("video_eval", "video", "floor", 0.75, training=False),
+    Case("reencoded_train", "reencoded", "workers_1", 1.2),
     Case("workers_2", "video", "workers_1", 1.8, workers=2, cores=2),
 )
 
@@ -66,8 +70,23 @@ def video_source(films: Sequence[str], folder: str) -> VideoList:
 def rawframes_source(films: Sequence[str], folder: str) -> VideoList:
     """The same of the films' frames as JPEG files below `folder`."""
     names = ["frames-%d" % number for number in range(len(films))]
-    counts = [benchmark_films.write_frames(film, os.path.join(folder, name)) for film, name in zip(films, names)]
+    for film, name in zip(films, names):
+        write_frames(FrameTask(film, os.path.join(folder, name), True, "", 95, 0))
+    counts = [count_frames(os.path.join(folder, name)) for name in names]
     return VideoList(folder, names, [0] * len(names), "rawframes", counts)
+
+
+def reencoded_source(films: Sequence[str], folder: str) -> VideoList:
+    """The same written anew with dense key frames, with what the index knows of them."""
+    names = ["reencoded-%d.mp4" % number for number in range(len(films))]
+    known = [examine("/", os.path.abspath(film).lstrip("/"), "video") for film in films]
+    for film, record, name in zip(films, known, names):
+        reencode.write_film(reencode.Film(film, record.facts.num_frames, record.fps, os.path.join(folder, name),
+                                          reencode.USUAL))
+    videos = VideoList(folder, names, [0] * len(names), "video", [record.facts.num_frames for record in known])
+    for row, name in enumerate(names):
+        videos.learn(row, examine(folder, name, "video").facts)
+    return videos
 
 
 def packed_source(films: Sequence[str], folder: str) -> VideoList:
@@ -83,7 +102,7 @@ def packed_source(films: Sequence[str], folder: str) -> VideoList:
     return PackedVideos(store, read_index(store), 1, 0)
 
 
-SOURCES = {"video": video_source, "rawframes": rawframes_source, "packed": packed_source}
+SOURCES = {"video": video_source, "rawframes": rawframes_source, "packed": packed_source, "reencoded": reencoded_source}
 AVAILABLE = sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
@@ -208,6 +227,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="a folder with video files of your own; without it films are made")
     parser.add_argument("--films", type=int, default=8, help="how many films to make, or to take from --data [8]")
     parser.add_argument("--b-frames", type=int, default=0, help="between two others, in the films that are made [0]")
+    parser.add_argument("--frames", type=int, default=benchmark_films.FRAMES, help="of each film that is made [180]")
     parser.add_argument("--clips", type=int, default=192, help="clips of each case in a round [192]")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds [5]")
     parser.add_argument("--cases", help="of %s [all]" % ", ".join(case.name for case in CASES))
@@ -221,11 +241,13 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Measures, prints the table, writes the JSON."""
     names = options.cases.split(",") if options.cases else [case.name for case in CASES]
     unknown = set(names) - {case.name for case in CASES}
-    if unknown or min(options.films, options.rounds, options.clips // BATCH_SIZE) < 1 or options.b_frames < 0:
-        parser.error("--cases takes %s; --clips at least %d, --films and --rounds 1" % (
+    least = min(options.films, options.frames, options.rounds, options.clips // BATCH_SIZE)
+    if unknown or least < 1 or options.b_frames < 0:
+        parser.error("--cases takes %s; --clips at least %d, --films, --frames and --rounds 1" % (
             ", ".join(case.name for case in CASES), BATCH_SIZE))
     cores = len(AVAILABLE)
-    cases = [case for case in CASES if case.name in names and case.cores <= cores]
+    cases = [case for case in CASES if case.name in names and case.cores <= cores
+             and (case.source != "reencoded" or reencode.av)]
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -255,7 +277,7 @@ def _films(options: argparse.Namespace, folder: str) -> List[str]:
         return benchmark_films.find_films(options.data, options.films)
     films = [os.path.join(folder, "film-%d.avi" % number) for number in range(options.films)]
     for number, film in enumerate(films):
-        benchmark_films.write_film(film, number, options.b_frames)
+        benchmark_films.write_film(film, number, options.b_frames, options.frames)
     return films
 
 

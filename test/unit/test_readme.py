@@ -37,8 +37,8 @@ def test_every_option_is_explained():
     shown = set(re.findall(r"`(--[a-z-]+)`", table))
     assert {o for o in options if not o.startswith("--no-") and o != "--help"} <= shown
     assert {o for o in re.findall(r"(--[a-z][a-z-]+)", README)} <= options | {
-        "--output", "--source", "--csv", "--rawframes", "--flow", "--sheet", "--verify", "--apex", "--gpus",
-        "--resume-epoch", "--loss", "--no", "--no-"}
+        "--output", "--source", "--csv", "--rawframes", "--flow", "--reencode", "--pack", "--sheet", "--verify",
+        "--apex", "--gpus", "--resume-epoch", "--loss", "--no", "--no-"}
 
 
 def test_the_tables_are_the_codes():

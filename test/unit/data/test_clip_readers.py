@@ -1,6 +1,7 @@
 """Readers: exactly the frames of a sequential decode, in any order, and a clear refusal of everything else."""
 import os
 import pickle
+import shutil
 import struct
 
 import cv2
@@ -175,6 +176,14 @@ def test_a_cut_file_gives_what_is_left_of_it(name, tmp_path):
     whole = decode_all(FILMS / name)
     sound = video.num_frames - 1  # the last one may be cut
     assert np.array_equal(video.read(range(sound)), np.stack(whole[:sound])[..., ::-1])
+
+
+def test_a_path_that_is_no_text_is_refused(tmp_path):
+    """OpenCV ends the process for it."""
+    path = os.path.join(str(tmp_path), os.fsdecode(b"caf\xe9.avi"))
+    shutil.copyfile(str(FILMS / "mjpeg.avi"), path)
+    with pytest.raises(UnreadableClip, match="not UTF-8"):
+        VideoFile(path)
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):

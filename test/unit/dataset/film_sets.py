@@ -1,5 +1,10 @@
-"""Test films as they are, damaged, and as a data set of two classes."""
+"""Test films as they are, damaged, and as a data set of two classes; and a command that is stopped."""
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
+import time
 
 from film_numbers import FILMS
 
@@ -21,3 +26,22 @@ def film_set(root):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(str(FILMS / name), str(root / place))
     return root
+
+
+def stop_when(seen, run, how=signal.SIGKILL):
+    """Runs a command in a process of its own, and sends that a signal as soon as something is seen, after 20 seconds at
+    most. The exit code; minus the signal where that ended it.
+    """
+    def hearing_interrupts():  # a shell starts its background jobs deaf to them
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.exit(run())
+
+    process = multiprocessing.get_context("fork").Process(target=hearing_interrupts)
+    process.start()
+    for _ in range(1000):
+        if seen() or not process.is_alive():
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, how)
+    process.join()
+    return process.exitcode

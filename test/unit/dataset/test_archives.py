@@ -181,6 +181,28 @@ def test_rar_goes_through_the_tool_that_is_there(tmp_path, monkeypatch):
         unpack(str(tmp_path / "a.rar"), str(tmp_path / "again"))
 
 
+def test_a_tool_that_writes_without_end_is_stopped(tmp_path, monkeypatch):
+    (tmp_path / "a.rar").write_bytes(b"Rar!")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake_tool(tmp_path, "unrar", 'PATH=/usr/bin:/bin\nfor last; do :; done\nhead -c 3000000 /dev/zero >"$last/zeros"\n'
+                                 'exec sleep 60\n')
+    monkeypatch.setattr(archives, "SMALL", 1 << 20)
+    monkeypatch.setattr(archives, "LOOK_EVERY", 0.05)
+    with pytest.raises(ArchiveError, match="bomb"):
+        unpack(str(tmp_path / "a.rar"), str(tmp_path / "out"))
+    assert content(tmp_path / "out") == {} and not (tmp_path / "out.part").exists()
+
+
+def test_a_tool_that_fills_the_disk_is_stopped(tmp_path, monkeypatch):
+    (tmp_path / "a.rar").write_bytes(b"Rar!")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake_tool(tmp_path, "unrar", "PATH=/usr/bin:/bin\nexec sleep 60\n")
+    monkeypatch.setattr(archives, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 100))
+    with pytest.raises(ArchiveError, match="no room"):
+        unpack(str(tmp_path / "a.rar"), str(tmp_path / "out"))
+
+
 @pytest.mark.skipif(not shutil.which("unar"), reason="unar is not installed")
 def test_unar_really_unpacks(tmp_path):
     """It knows archives by their content, so a zip will do: RAR files can be made by proprietary tools alone."""

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from film_numbers import FILMS, decode_all, write_frames
-from film_sets import damaged, film_set
+from film_sets import damaged, film_set, stop_when
 
 from data.device_transforms import normalize
 from data.streams import ClipGeometry, ClipStreams, Share
@@ -25,8 +23,6 @@ from dataset.index import index_path, read_index
 from dataset.indexing import IndexInUse, update_index
 from dataset.progress import INTERRUPTED, USER_ERROR
 from dataset.specs import find_dataset, load_videos
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(root, *arguments):
@@ -157,38 +153,17 @@ def test_two_writers(tmp_path):
     assert len(list(update_index(str(root), [("train/a/one.avi", "video")], 1))) == 1
 
 
-SLOW = """
-import sys, time
-from dataset import indexing, check
-examine = indexing.examine
-def slow(*arguments):
-    time.sleep(0.25)
-    return examine(*arguments)
-indexing.examine = slow
-sys.exit(check.main(sys.argv[1:]))
-"""
-
-
-def hears_interrupts():
-    """A shell starts its background jobs deaf to them."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.mark.parametrize("how, code", [(signal.SIGKILL, -9), (signal.SIGINT, INTERRUPTED)])
-def test_a_stop_loses_only_what_was_in_work(tmp_path, how, code):
+def test_a_stop_loses_only_what_was_in_work(tmp_path, how, code, monkeypatch, capfd):
     root = film_set(tmp_path)
-    command = [sys.executable, "-c", SLOW, "folder", "--data-root", str(root), "--workers", "1"]
-    process = subprocess.Popen(command, cwd=str(ROOT), stderr=subprocess.PIPE, preexec_fn=hears_interrupts)
-    for _ in range(400):
-        if os.path.isfile(index_path(str(root))) and lines_of(root):
-            break
-        time.sleep(0.05)
-    process.send_signal(how)
-    process.wait()
+    examine = indexing.examine
+    monkeypatch.setattr(indexing, "examine", lambda *arguments: time.sleep(0.25) or examine(*arguments))
+    assert stop_when(lambda: os.path.isfile(index_path(str(root))) and lines_of(root),
+                     lambda: main(["folder", "--data-root", str(root), "--workers", "1"]), how) == code
+    monkeypatch.undo()
+    assert "goes on" in capfd.readouterr().err or how == signal.SIGKILL
     before = lines_of(root)
     assert run(root)[0] == SOUND and lines_of(root)[:len(before)] == before and len(lines_of(root)) == 5
-    said = process.communicate()[1]
-    assert process.returncode == code and (b"goes on" in said or how == signal.SIGKILL)
     assert 1 <= len(before) < 5
 
 

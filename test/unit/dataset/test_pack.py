@@ -18,8 +18,8 @@ from data.packed_index import read_index
 from data.transforms import EvalTransform, TrainAugmentation
 from dataset import pack as command
 from dataset import packing
-from dataset.pack_video import encode
 from dataset.packing_source import Options, collect
+from dataset.pictures import jpeg_of, shrunk
 from dataset.specs import find_dataset, load_videos
 
 FOLDER = find_dataset("folder")
@@ -78,7 +78,7 @@ def test_frames_are_the_videos_frames(root, tmp_path):
     frames = VideoFile(videos.train.path(4)).read([3, 19])
     clip = own.train.open(4).read([3, 19])
     for frame, got in zip(frames, clip):
-        coded = encode(np.ascontiguousarray(frame[:, :, ::-1]), 256, 90)
+        coded = jpeg_of(shrunk(np.ascontiguousarray(frame[:, :, ::-1]), 256), 90)
         assert np.array_equal(cv2.imdecode(np.frombuffer(coded, np.uint8), 1)[:, :, ::-1], got)
     assert np.abs(frames.astype(int) - clip).mean() < 12
 
@@ -308,10 +308,10 @@ def sampling_of(jpeg):
     ((96, 128), 48, (48, 64)), ((128, 96), 48, (64, 48)), ((96, 128), 96, (96, 128)), ((40, 50), 256, (40, 50))])
 def test_frames_are_scaled_down_and_never_up(size, short_side, expected):
     frame = cv2.GaussianBlur(np.random.RandomState(0).randint(0, 256, size + (3,)).astype(np.uint8), (9, 9), 0)
-    jpeg = encode(frame, short_side, 90)
+    jpeg = jpeg_of(shrunk(frame, short_side), 90)
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)
     assert image.shape[:2] == expected and sampling_of(jpeg) == [0x22, 0x11, 0x11]  # 4:2:0
-    assert len(encode(frame, short_side, 50)) < len(jpeg)
+    assert len(jpeg_of(shrunk(frame, short_side), 50)) < len(jpeg)
 
 
 def test_raw_frames_can_be_packed_too(tmp_path):

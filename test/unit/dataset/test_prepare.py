@@ -2,9 +2,8 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from conftest import write_video
+from film_sets import damaged, stop_when
 
+from dataset import check, frames
 from dataset import prepare as command
-from dataset.frames import BOUND, flow_levels
+from dataset.frames import BOUND, flow_levels, write_frames
 from dataset.gather import UNPACKED
 from dataset.prepare import INCOMPLETE, READY, main
 from dataset.specs import find_dataset, load_videos
@@ -136,19 +137,21 @@ def test_annotations_that_contradict_each_other_are_refused(films, tmp_path, sma
     assert "different files for one place (ucfTrainTestlist/trainlist01.txt)" in capsys.readouterr().err
 
 
-def test_a_run_killed_on_the_way_is_gone_on_with(films, tmp_path):
+def test_a_run_killed_on_the_way_is_gone_on_with(films, tmp_path, monkeypatch):
     source = as_zip(tmp_path / "u.zip", {"UCF-101/" + name: film for name, film in zip(ucf_names(), films)})
-    line = [sys.executable, "-m", "dataset.prepare", "UCF101", "--source", str(source), "--rawframes", "--output"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert subprocess.call(line + [str(whole)], cwd=str(ROOT), stdout=subprocess.DEVNULL) == INCOMPLETE
-    # As a kill leaves it: half a file unpacked, half a copy, half a folder of frames, a cut line of the index, a list
-    for name in (UNPACKED + "/u.zip/UCF-101/Archery/v_Archery_g01_c01.avi.part", UNPACKED + "/copy.part",
-                 "rawframes/YoYo/v_YoYo_g01_c01.part/img_00001.jpg", "ucf101_train_split_1_videos.txt"):
-        (killed / name).parent.mkdir(parents=True, exist_ok=True)
-        (killed / name).write_bytes(b"half")
-    (killed / "index.jsonl").write_bytes((whole / "index.jsonl").read_bytes()[:700])
-    assert subprocess.call(line + [str(killed)], cwd=str(ROOT), stdout=subprocess.DEVNULL) == INCOMPLETE
-    assert tree(killed) == tree(whole)
+    more, whole, killed = ("--rawframes",), tmp_path / "whole", tmp_path / "killed"
+    assert prepare("UCF101", source, whole, *more) == INCOMPLETE
+    monkeypatch.setattr(frames, "write_frames", lambda task: time.sleep(0.2) or write_frames(task))
+    assert stop_when(lambda: list(killed.glob("rawframes/*/*_c01")),
+                     lambda: prepare("UCF101", source, killed, *more)) == -9
+    monkeypatch.undo()
+    assert 1 <= len(list(killed.glob("rawframes/*/*_c01"))) < 9 and list(killed.glob(UNPACKED + "/*u.zip"))
+    (killed / "index.jsonl").write_bytes((whole / "index.jsonl").read_bytes()[:700])  # the line in work is cut
+    for path in (killed / "videos" / "YoYo").iterdir():  # as where there are no hard links and a copy was cut off
+        path.unlink()
+    (killed / UNPACKED / "copy.part").write_bytes(b"half")
+    assert prepare("UCF101", source, killed, *more) == INCOMPLETE
+    assert tree(killed) == tree(whole) and not (killed / UNPACKED).exists()
 
 
 def test_hmdb_needs_its_split_files(films, tmp_path, capsys):
@@ -160,7 +163,8 @@ def test_hmdb_needs_its_split_files(films, tmp_path, capsys):
     outer = as_zip(tmp_path / "all.zip", {"%s.zip" % name: as_zip(tmp_path / (name + ".zip"), {
         "%s/%s" % (name, path.rsplit("/", 1)[1]): film}) for (path, film), name in zip(files.items(), names)})
     assert prepare("HMDB51", outer, tmp_path / "out") == INCOMPLETE
-    assert "testTrainMulti_7030_splits" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "testTrainMulti_7030_splits" in said and "added to --source" in said
     splits = tmp_path / "splits"
     splits.mkdir()
     for label, name in enumerate(names):
@@ -172,18 +176,40 @@ def test_hmdb_needs_its_split_files(films, tmp_path, capsys):
     assert (len(videos.train), len(videos.test)) == (2, 1) and videos.test.label(0) == 2
 
 
+def test_file_endings_in_capitals_fit_the_annotations(films, tmp_path, small_ucf):
+    source = as_folder(tmp_path / "u", {name.replace(".avi", ".AVI"): film for name, film in zip(ucf_names(), films)})
+    (source / "trainlist01.txt").write_text("".join(name + " %d\n" % {"A": 3, "H": 37, "Y": 101}[name[0]]
+                                                    for name in ucf_names()[:5]))
+    (source / "testlist01.txt").write_text("\n".join(ucf_names()[5:]))
+    assert prepare("UCF101", source, tmp_path / "out") == READY
+    videos = load_videos(small_ucf, str(tmp_path / "out"))
+    assert videos.train.relative(0) == "Archery/v_Archery_g01_c01.AVI" and len(videos.test) == 4
+
+
 def test_kinetics_goes_without_what_is_gone(films, tmp_path, capsys):
     head = "label,youtube_id,time_start,time_end,split\n"
     source = as_folder(tmp_path / "k", {"part_0/aaaaaaaaaaa_000001_000011.mp4": films[0],
                                         "part_1/bbb-bb_bbbb_000005_000015.mp4": films[1],
+                                        "replacement_for_corrupted_k400/bbb-bb_bbbb_000005_000015.mp4": films[3],
                                         "val/ccccccccccc_000002_000012.mp4": films[2]})
     (source / "train.csv").write_text(head + "abseiling,aaaaaaaaaaa,1,11,train\nzumba,bbb-bb_bbbb,5,15,train\n"
                                              "zumba,gonegonegon,0,10,train\n")
     (source / "validate.csv").write_text(head + "zumba,ccccccccccc,2,12,validate\n")
-    assert prepare("Kinetics400", source, tmp_path / "out") == READY
-    assert "ready: 2 videos to train with, 1 to test with" in capsys.readouterr().out
+    assert prepare("Kinetics400", source, tmp_path / "out", "--rawframes") == READY
+    said = capsys.readouterr().out
+    assert "ready: 2 videos to train with, 1 to test with" in said
+    assert "1 listed videos are not in the source and are left out: train/zumba/gonegonegon_000000_000010.mp4" in said
+    assert (tmp_path / "out/missing.txt").read_text() == "train/zumba/gonegonegon_000000_000010.mp4\n"
     videos = load_videos(find_dataset("Kinetics400"), str(tmp_path / "out"))
     assert [videos.train.label(row) for row in range(2)] == [0, 399] and videos.test.label(0) == 399
+    with open(videos.train.path(1), "rb") as film:
+        assert film.read() == films[3].read_bytes()  # not the corrupted one
+    framed = load_videos(find_dataset("Kinetics400"), str(tmp_path / "out"), source="rawframes")
+    assert (len(framed.train), len(framed.test), framed.train.num_frames(1)) == (2, 1, 20)
+    assert any("1 of 3 videos are not there and are left out" in note for note in videos.notes)
+    report = tmp_path / "report.json"
+    assert check.main(["Kinetics400", "--data-root", str(tmp_path / "out"), "--json", str(report)]) == check.SOUND
+    assert len(json.loads(report.read_text())["missing"]) == 1
 
 
 def own_files(films):
@@ -206,6 +232,75 @@ def test_ones_own_folder_with_spaces_and_other_alphabets(films, tmp_path):
         assert [together[0] in side for side in sides] == [together[1] in side for side in sides]
 
 
+def test_ones_own_broken_videos_are_named_and_what_has_no_frame_left_out(films, tmp_path, capsys):
+    source = as_folder(tmp_path / "src", dict(zip(("a/1.avi", "a/2.avi", "b/3.avi", "b/4.avi"), films)))
+    (source / "a" / "text.avi").write_text("no film")
+    damaged("xvid_no_b.avi", source / "b" / "cut.avi", 20000, None)
+    assert prepare("folder", source, tmp_path / "out") == READY
+    captured = capsys.readouterr()
+    assert "2 videos are broken: videos/a/text.avi, videos/b/cut.avi; python -m dataset.check" in captured.out
+    assert "1 videos cannot be read and are left out of the lists: a/text.avi" in captured.out
+    assert "\n\n" not in captured.err  # nothing to clear where no line renews itself
+    rows = (tmp_path / "out/train.txt").read_text() + (tmp_path / "out/test.txt").read_text()
+    assert rows.count("\n") == 5 and "b/cut.avi 1" in rows
+
+
+def test_names_that_are_no_text(films, tmp_path, capsys):
+    """As archives of old Windows machines hold them: bytes of another encoding."""
+    names = [os.fsdecode(name) for name in (b"caf\xe9/a\xe9.avi", b"caf\xe9/b.avi", b"x/c.avi", b"x/d.avi",
+                                           b"z\xe9.avi")]
+    source = as_folder(tmp_path / "src", dict(zip(names, films)))
+    assert prepare("folder", source, tmp_path / "out", "--rawframes") == READY
+    said = capsys.readouterr().out
+    assert "left out: z%E9.avi" in said and "no pictures" not in said
+    videos = load_videos(find_dataset("folder"), str(tmp_path / "out"))
+    assert videos.class_names == ["caf%E9", "x"] and len(videos.train) + len(videos.test) == 4
+    assert (tmp_path / "out/videos/caf%E9/a%E9.avi").is_file() and len(os.listdir(str(tmp_path / "out/rawframes"))) == 3
+
+
+def test_classes_that_differ_in_signs_alone_stay_apart(films, tmp_path):
+    source = as_folder(tmp_path / "src", dict(zip(("C/1.avi", "C/2.avi", "C++/3.avi", "C++/4.avi", "!/5.avi"), films)))
+    assert prepare("folder", source, tmp_path / "out") == READY
+    videos = load_videos(find_dataset("folder"), str(tmp_path / "out"))
+    assert videos.class_names == ["!", "C", "C++"]
+    for part in (videos.train, videos.test):
+        for row in range(len(part)):
+            assert part.relative(row).split("/")[0] == videos.class_names[part.label(row)]
+
+
+def test_a_csv_in_another_spelling_of_accents_and_what_it_may_not_say(films, tmp_path, capsys):
+    source = as_folder(tmp_path / "src", {"ru\u0308ck.avi": films[0], "vor.avi": films[1], "a.avi": films[2]})
+    table = tmp_path / "mine.csv"
+    table.write_text("path,label\nr\u00fcck.avi,a/b\nvor.avi,c\na.avi,c\n", encoding="utf-8")
+    assert prepare("folder", source, tmp_path / "out", "--csv", table) == READY
+    assert (tmp_path / "out/videos/a_b/ru\u0308ck.avi").exists()
+    for line, word in (("vor.avi,../..", "does not begin with a dot"), ("vor.avi,d", "stands there twice"),
+                       ("a.avi,a_b", "twice"), ("a.avi", "holds path, label")):
+        table.write_text("path,label\nvor.avi,c\na.avi,c\n" + line + "\n", encoding="utf-8")
+        assert prepare("folder", source, tmp_path / "out2", "--csv", table) == INCOMPLETE
+        assert word in capsys.readouterr().err
+    table.write_text("path,label\nvor.avi,a_b\na.avi,a/b\n", encoding="utf-8")
+    assert prepare("folder", source, tmp_path / "out2", "--csv", table) == INCOMPLETE
+    assert "would share a folder" in capsys.readouterr().err
+    assert prepare("UCF101", source, tmp_path / "out2", "--csv", table) == INCOMPLETE
+    assert "--csv" in capsys.readouterr().err
+
+
+def test_the_packed_store_comes_with_it(films, tmp_path, capsys):
+    source = as_folder(tmp_path / "src", dict(zip(("a/1.avi", "a/2.avi", "b/3.avi", "b/4.avi"), films)))
+    assert prepare("folder", source, tmp_path / "out", "--pack", "--short-side", "32") == READY
+    assert "4 videos, 80 frames of at most 32 pixels" in capsys.readouterr().out
+    store, tree_of = (load_videos(find_dataset("folder"), str(tmp_path / "out" / place)) for place in ("packed", ""))
+    assert store.train.kind == "packed" and store.class_names == tree_of.class_names
+    assert store.train.labels.tolist() == tree_of.train.labels.tolist()
+    assert store.test.open(0).read([3]).shape == (1, 32, 32, 3)
+    before = (tmp_path / "out/packed/shard-00000.tar").read_bytes()
+    assert prepare("folder", source, tmp_path / "out", "--pack", "--short-side", "32") == READY
+    assert "packed before" in capsys.readouterr().out
+    assert prepare("folder", source, tmp_path / "other", "--pack", "--short-side", "32", "--workers", "1") == READY
+    assert (tmp_path / "other/packed/shard-00000.tar").read_bytes() == before
+
+
 def test_a_csv_names_classes_parts_and_groups(films, tmp_path, capsys):
     source = as_folder(tmp_path / "src", dict(zip(("x/1.avi", "x/2.avi", "y/3.avi", "y/4.avi"), films)))
     table = tmp_path / "mine.csv"
@@ -216,6 +311,13 @@ def test_a_csv_names_classes_parts_and_groups(films, tmp_path, capsys):
     table.write_text("path,label\nx/9.avi,wave\n")
     assert prepare("folder", source, tmp_path / "out2", "--csv", table) == INCOMPLETE
     assert "x/9.avi" in capsys.readouterr().err
+    table.write_bytes(b"path,label\nx/1.avi,h\xf6ren\n")
+    assert prepare("folder", source, tmp_path / "out2", "--csv", table) == INCOMPLETE
+    assert "mine.csv: is not UTF-8" in capsys.readouterr().err
+    table.write_text("path,label,split,group\nx/1.avi,a,train,g1\nx/2.avi,a,test,g1\ny/3.avi,b,train,g2\n"
+                     "y/4.avi,b,test,g3\n")
+    assert prepare("folder", source, tmp_path / "out2", "--csv", table) == READY
+    assert "1 groups are in both train and test: g1" in capsys.readouterr().out
 
 
 def test_pictures_and_flow(films, tmp_path):
