@@ -1,4 +1,4 @@
-"""What the tests of test/soak.py share: starts train_model.py, alone or by torchrun, kills it, compares what it left."""
+"""What the tests of test/soak.py share: starts train_model.py, alone or by torchrun, kills and compares it."""
 import json
 import os
 import random
