@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from network.folded import lies_well
 from network.workspace import Workspace
 
 EXECUTIONS = ("auto", "reference", "folded", "compiled")
@@ -58,7 +59,7 @@ def can_fold(part: nn.Module, x: Any) -> bool:
     """
     if type(x) is not Tensor or x.dim() != 5 or x.dtype not in (torch.float32, torch.float64):
         return False
-    if x.device.type != "cpu" or not x.is_contiguous() or _autocast_on("cpu") or _is_recorded():
+    if x.device.type != "cpu" or not lies_well(x) or _autocast_on("cpu") or _is_recorded():
         return False
     for layer in part.modules():
         if layer is not part and (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks):
