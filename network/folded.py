@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_BYTES = 2 ** 22      # of the buffer, per thread: with its product it fits the cache; long enough for BLAS
-_FEW_POSITIONS = 1024       # in a clip: fewer columns make slow products
+_FEW_POSITIONS = 512        # in a clip: fewer columns make slow products
 
 
 def clips_together(x: Tensor) -> int:
@@ -249,8 +249,10 @@ def finish(gradient: Tensor, x: Tensor, scale: Tensor, slope: Tensor, offset: Te
     for number, clip in enumerate(x):
         for begin, end in _chunks(clip):
             part, target = clip[:, begin:end], gradient[number, :, begin:end]           # (C, l) both
-            line = torch.mul(part, slope, out=_room(buffer, part)).add_(offset)         # (C, l)
-            target.mul_(scale).add_(line)
-            if add is not None:
-                target.add_(add[number, :, begin:end])
+            room = _room(buffer, part)
+            if add is None:
+                line = torch.mul(part, slope, out=room)                                 # (C, l)
+            else:
+                line = torch.addcmul(add[number, :, begin:end], part, slope, out=room)  # (C, l)
+            torch.addcmul(line.add_(offset), target, scale, out=target)                 # (C, l)
     return gradient
