@@ -101,9 +101,9 @@ class TrainConfig:
     # the machine
     device: str = _option("auto", "npu, cuda or cpu; auto takes the first there is", DEVICES)
     workers: int = _option(-1, "processes that read videos, per device (-1: by the number of cores; 0: none)")
-    execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers, and what auto takes "
-                             "for now; folded is faster on a CPU at 224 pixels, slower at 32; the function and the "
-                             "weights are the same", EXECUTIONS)
+    execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers; folded, the same "
+                             "function faster, is what auto takes on a CPU in full precision; compiled is "
+                             "torch.compile's", EXECUTIONS)
     deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")
     distributed: bool = _option(False, "train on several devices; started by torchrun or by test/launch.sh")
     backend: str = _option("auto", "what carries the gradients: hccl on npu, nccl on cuda, gloo on cpu", BACKENDS)
