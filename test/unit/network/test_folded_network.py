@@ -179,8 +179,8 @@ LAYERS = {"convolution", "native_batch_norm", "relu_", "max_pool3d_with_indices"
           "_log_softmax", "nll_loss_forward", "convolution_backward", "native_batch_norm_backward",
           "threshold_backward", "max_pool3d_with_indices_backward", "mm", "sum.dim_IntList", "div.Scalar",
           "_log_softmax_backward_data", "nll_loss_backward", "add_.Tensor", "ones_like"}
-VIEWS = {"t", "view", "detach", "expand", "unsqueeze", "_unsafe_view"}
-UPDATES = {"add.Tensor", "add_.Tensor", "mul_.Tensor", "clone", "detach"}    # clone: momentum's buffers, in the first step
+VIEWS = {"t", "view", "detach", "expand", "unsqueeze", "_unsafe_view", "empty.memory_format"}
+UPDATES = {"add.Tensor", "add_.Tensor", "mul_.Tensor", "clone", "detach"}   # clone: momentum's buffers, the first time
 
 
 def test_the_reference_is_frozen():
@@ -211,4 +211,4 @@ def test_the_reference_is_frozen():
     assert LAYERS >= seen.names - VIEWS and {"convolution", "native_batch_norm", "convolution_backward"} <= seen.names
     with Recorded() as seen:
         optimizer.step()
-    assert seen.names <= UPDATES
+    assert {name for name in seen.names if not name.startswith("_record_function")} <= UPDATES
