@@ -129,9 +129,10 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
-    LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
     set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
+    execution = set_execution(network, config.execution, precision.half)
+    LOGGER.info("execution %s, %s", execution, devices.memory_settings())
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
     total = streams.steps_per_epoch * config.end_epoch
