@@ -13,7 +13,7 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 
@@ -99,12 +99,9 @@ def check_before_data(config: TrainConfig) -> None:
         find_weights_file(spec.name, config.pretrained)
 
 
-def choose_resume(config: TrainConfig) -> Union[bool, str]:
-    """--resume as it is meant: auto goes on where this task has a checkpoint."""
-    if config.resume != "auto":
-        return config.resume
-    folder = Path(config.model_dir) / config.task / "checkpoints"
-    return bool(checkpoint.Checkpoints(folder, config.task).newest_first())
+def checkpoints_of(config: TrainConfig) -> checkpoint.Checkpoints:
+    """The run's checkpoints, written or not."""
+    return checkpoint.Checkpoints(Path(config.model_dir) / config.task / "checkpoints", config.task, config.keep)
 
 
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
@@ -128,9 +125,10 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained,
                             MODALITIES[config.modality].channels).to(runtime.device)
-    LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
     set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
+    execution = set_execution(network, config.execution, precision.half)
+    LOGGER.info("execution %s, %s", execution, devices.memory_settings())
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
     total = streams.steps_per_epoch * config.end_epoch
@@ -148,11 +146,6 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
                    gradient_norm, ema)
 
 
-def data_facts(videos: VideoSet) -> DataFacts:
-    """What a run is tied to of its data."""
-    return DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(), videos.test.digest())
-
-
 class Job:
     """One run, composed."""
 
@@ -161,21 +154,22 @@ class Job:
         self.folder = folder = Path(config.model_dir) / task
         self.position, self.evaluated = Position(), True
         first = runtime.ranks.rank == 0
-        checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
+        checkpoints = checkpoints_of(config)
         self.saved = checkpoints.load(config.resume) if config.resume else None
         if self.saved:
             config = keep_global_batch(config, self.saved, runtime.ranks.world_size)
         self.config, self.videos, self.runtime = config, videos, runtime
         self.streams = build_streams(config, spec, videos, runtime)
         global_batch = self.streams.global_batch
-        per_epoch = self.streams.steps_per_epoch
         self.trainer = build_trainer(config, len(videos.class_names), runtime, self.streams)
         bad_steps = BadSteps(self.trainer, config.max_bad_steps, folder, videos.train.path, first)
-        self.state = RunState(config, self.trainer, data_facts(videos), global_batch, bad_steps)
+        facts = DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(),
+                          videos.test.digest())
+        self.state = RunState(config, self.trainer, facts, global_batch, bad_steps)
         self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first)
         self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
                                      str(folder / "bad_videos.jsonl"))
-        total = per_epoch * config.end_epoch
+        total = self.streams.steps_per_epoch * config.end_epoch
         plan = Plan(config.end_epoch, self.streams.epoch_samples, global_batch, min(total, config.max_steps or total),
                     config.precise_bn, config.save_frequency, config.save_every)
         self.meter = SpeedMeter(runtime.device, global_batch)
@@ -220,8 +214,9 @@ class Job:
         elif self.config.eval_only:
             self.record.write_result(self.result(self.run.evaluate()), "evaluation.json")
         else:
-            if self.saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
-                self.state.train_on(self.saved)
+            saved, self.saved = self.saved, None  # as large as the network, and not needed any more
+            if saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
+                self.state.train_on(saved)
             scores = self.run.fit(self.position, self.evaluated) or self.run.evaluate()
             self.record.finish(self.result(scores), self.state.final_weights())
 
@@ -235,7 +230,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     spec = find_dataset(typed.get("dataset", TrainConfig.dataset))
     config, sources = resolve_config(typed, spec.name, spec.defaults)
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
-    config = dataclasses.replace(config, resume=choose_resume(config))
+    config = dataclasses.replace(config, resume=checkpoints_of(config).choose(config.resume))
     check_before_data(config)
     if config.describe:
         channels = MODALITIES[config.modality].channels
@@ -274,9 +269,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:
-        died = why_readers_died(error)
-        if died:
-            return _fail(died)
+        if why_readers_died(error):
+            return _fail(why_readers_died(error))
         if not devices.is_out_of_memory(error):
             raise
         return _fail("the device's memory is full: lower --batch-size (and --eval-batch-size); %s" % error)

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from network.folded import lies_well
 from network.workspace import Workspace
 
 EXECUTIONS = ("auto", "reference", "folded", "compiled")
-# What `auto` is on a kind of device where another execution was measured to be faster at every size of clip
-# (benchmarks/step.md); elsewhere it is reference.
-AUTO: Dict[str, str] = {}
+# What `auto` is on a kind of device, where another execution than reference was measured to be faster there at every
+# size of clip (benchmarks/step.md). How a layer lies follows from the clip's size, in network/folded.py.
+AUTO: Dict[str, str] = {"cpu": "folded"}
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -58,7 +59,7 @@ def can_fold(part: nn.Module, x: Any) -> bool:
     """
     if type(x) is not Tensor or x.dim() != 5 or x.dtype not in (torch.float32, torch.float64):
         return False
-    if x.device.type != "cpu" or not x.is_contiguous() or _autocast_on("cpu") or _is_recorded():
+    if x.device.type != "cpu" or not lies_well(x) or _autocast_on("cpu") or _is_recorded():
         return False
     for layer in part.modules():
         if layer is not part and (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks):
@@ -159,16 +160,16 @@ def check_execution(name: str) -> None:
                          % (name, torch.__version__))
 
 
-def set_execution(net: nn.Module, name: str) -> str:
-    """Sets how the network computes, in place: the same function, weights and names. Returns what was chosen.
+def set_execution(net: nn.Module, name: str, half: bool = False) -> str:
+    """Sets how the network computes, in place: the same function, weights and names. Returns what will run.
 
-    Call it when the network is on its device; it may be called again. What the folded path cannot compute (half
-    types, a trace) is computed as reference. Errors: those of check_execution; where auto's choice cannot run it is
-    reference.
+    Call it when the network is on its device; it may be called again. `half` says that it will compute in a half type,
+    which the folded path leaves to reference, as it does a trace. Errors: those of check_execution; where auto's choice
+    cannot run it is reference.
     """
     check_execution(name)
     chosen = AUTO.get(next(net.parameters()).device.type, "reference") if name == "auto" else name
-    if not can_execute(chosen):
+    if not can_execute(chosen) or half and chosen == "folded":
         chosen = "reference"
     workspace = Workspace() if chosen == "folded" else None
     module: Any

@@ -4,7 +4,9 @@ A convolution over frames, or of kernel 1, is a sum of products: tap k multiplie
 (O, C) and adds them k frames further on. BatchNorm and ReLU are computed for the few columns that a product is about
 to read, in a buffer that stays in the cache, and again in the backward pass, so their result is never kept.
 
-Letters: N batch, C channels in, O channels out, T frames, L positions (T*H*W) of a clip, K taps.
+Clips with few positions lie side by side, as the columns of one matrix: long products, and few of them.
+
+Letters: N batch, C channels in, O channels out, T frames, L columns (T*H*W, times the clips side by side), K taps.
 """
 from typing import Any, Iterator, NamedTuple, Optional, Tuple
 
@@ -12,12 +14,38 @@ import torch
 from torch import Tensor
 
 _CHUNK_BYTES = 2 ** 22      # of the buffer, per thread: with its product it fits the cache; long enough for BLAS
+_FEW_POSITIONS = 512        # in a clip: fewer columns make slow products
+
+
+def clips_together(x: Tensor) -> int:
+    """How many clips of (N, C, T, H, W) lie side by side: all where each alone has too few positions, else one."""
+    return x.shape[0] if x[0, 0].numel() < _FEW_POSITIONS else 1
+
+
+def beside(x: Tensor, clips: int) -> Tensor:
+    """(N, C, T, H, W) with `clips` clips side by side: (N / clips, C, T, clips, H, W), contiguous."""
+    return x.view((-1, clips) + tuple(x.shape[1:])).permute(0, 2, 3, 1, 4, 5).contiguous()
+
+
+def apart(x: Tensor) -> Tensor:
+    """The clips of beside(...) one by one, as a view: (B, C, T, clips, H, W) -> (B * clips, C, T, H, W)."""
+    return x.permute(0, 3, 1, 2, 4, 5).flatten(0, 1)
+
+
+def lies_well(x: Tensor) -> bool:
+    """Whether (N, C, T, H, W) lies clip by clip or with all clips side by side."""
+    return x.is_contiguous() or x.permute(1, 2, 0, 3, 4).is_contiguous()
 
 
 def every(x: Tensor, stride: Tuple[int, ...]) -> Tensor:
-    """The positions (N, C, T, H, W) that a kernel of 1 with that stride reads; x itself where it reads all."""
+    """The positions (B, C, T, clips, H, W) that a kernel of 1 with that stride reads; x itself where it reads all."""
+    return x if tuple(stride) == (1, 1, 1) else read(x, stride).contiguous()
+
+
+def read(x: Tensor, stride: Tuple[int, ...]) -> Tensor:
+    """The same as a view."""
     time, rows, columns = stride
-    return x if tuple(stride) == (1, 1, 1) else x[:, :, ::time, ::rows, ::columns].contiguous()
+    return x[:, :, ::time, :, ::rows, ::columns]
 
 
 class Affine(NamedTuple):
@@ -125,9 +153,10 @@ def multiply(x: Tensor, norm: Affine, taps: Taps, out: Tensor, residual: Optiona
 
     A bias (O, 1) may be added; or, with one tap, a residual of the result's shape, which may be `out` itself.
     """
-    single = len(taps.ahead) == 1 and bias is None
-    if not single:
-        out.copy_(out.new_zeros(1) if bias is None else bias)
+    first = taps.ahead[0] if bias is None else None     # it looks furthest back, so it comes first to a column
+    out[:, :, :-taps.ahead[0]].zero_()                  # where it does not come at all
+    if bias is not None:
+        out.copy_(bias)
     buffer = _buffer(x[0])
     for number, clip in enumerate(x):
         for begin, end in _chunks(clip):
@@ -137,12 +166,12 @@ def multiply(x: Tensor, norm: Affine, taps: Taps, out: Tensor, residual: Optiona
                 low, high = _overlap(begin, end, ahead, clip.shape[1])
                 source = active[:, low - begin:high - begin]                    # (C, l')
                 target = out[number, :, low - ahead:high - ahead]               # (O, l')
-                if not single:
-                    target.addmm_(matrix, source)
-                elif residual is None:
+                if residual is not None:
+                    torch.addmm(residual[number, :, low:high], matrix, source, out=target)
+                elif ahead == first:
                     torch.mm(matrix, source, out=target)
                 else:
-                    torch.addmm(residual[number, :, low:high], matrix, source, out=target)
+                    target.addmm_(matrix, source)
     return out
 
 
@@ -164,23 +193,20 @@ def multiply_backward(x: Tensor, norm: Affine, taps: Taps, grad: Tensor, result:
 
     `active` is `result`, an uninitialised tensor like x; `weights` is (K, O, C).
     """
-    weights = torch.zeros_like(taps.weights)
+    weights, centre = torch.zeros_like(taps.weights), len(taps.ahead) // 2
     sums = x.new_zeros(2, x.shape[1], 1)
     buffer = _buffer(x[0])
     for number, clip in enumerate(x):
         for begin, end in _chunks(clip):
             part, target = clip[:, begin:end], result[number, :, begin:end]             # (C, l) both
             active = activate(part, norm, _room(buffer, part))                          # (C, l)
-            if len(taps.ahead) > 1:
-                target.zero_()
-            for matrix, gradient, ahead in zip(taps.weights, weights, taps.ahead):
+            torch.mm(taps.weights[centre].t(), grad[number, :, begin:end], out=target)  # (C, l)
+            for tap, ahead in enumerate(taps.ahead):
                 low, high = _overlap(begin, end, ahead, clip.shape[1])
                 above = grad[number, :, low - ahead:high - ahead]                       # (O, l')
-                gradient.addmm_(above, active[:, low - begin:high - begin].t())         # (O, C)
-                if len(taps.ahead) > 1:
-                    target[:, low - begin:high - begin].addmm_(matrix.t(), above)
-                else:
-                    torch.mm(matrix.t(), above, out=target)
+                weights[tap].addmm_(above, active[:, low - begin:high - begin].t())     # (O, C)
+                if tap != centre:
+                    target[:, low - begin:high - begin].addmm_(taps.weights[tap].t(), above)    # (C, l')
             _mask(target, active)
             _add_sums(sums, target, part, norm, active)
     return LayerGradient(result, sums[0], sums[1], weights)
@@ -223,8 +249,10 @@ def finish(gradient: Tensor, x: Tensor, scale: Tensor, slope: Tensor, offset: Te
     for number, clip in enumerate(x):
         for begin, end in _chunks(clip):
             part, target = clip[:, begin:end], gradient[number, :, begin:end]           # (C, l) both
-            line = torch.mul(part, slope, out=_room(buffer, part)).add_(offset)         # (C, l)
-            target.mul_(scale).add_(line)
-            if add is not None:
-                target.add_(add[number, :, begin:end])
+            room = _room(buffer, part)
+            if add is None:
+                line = torch.mul(part, slope, out=room)                                 # (C, l)
+            else:
+                line = torch.addcmul(add[number, :, begin:end], part, slope, out=room)  # (C, l)
+            torch.addcmul(line.add_(offset), target, scale, out=target)                 # (C, l)
     return gradient

@@ -1,6 +1,6 @@
 """Evaluation, where nothing is learned: BatchNorm that follows a convolution goes into the convolution's weights.
 
-Letters as in network/folded.py: N batch, C channels in, M in the middle, O out, T frames, L positions.
+Letters as in network/folded.py: N batch, C channels in, M in the middle, O out, T frames, L columns.
 """
 from typing import Any
 
@@ -13,25 +13,27 @@ from network import folded
 
 def bottleneck(block: Any, x: Tensor) -> Tensor:
     """What the block gives in evaluation: (N, C, T, H, W) -> (N, O, T', H', W')."""
-    space, flat, plane = block.folded, x.flatten(2), x.shape[3] * x.shape[4]
-    middle, last = block.conv_m2.conv, block.conv_m3.conv
+    clips, space, last = folded.clips_together(x), block.folded, block.conv_m3.conv
+    sheet = folded.beside(x, clips)                                             # (B, C, T, clips, H, W)
+    flat, plane, middle = sheet.flatten(2), sheet[0, 0, 0].numel(), block.conv_m2.conv
     norm2, norm3 = folded.affine(block.conv_m2.bn, flat), folded.affine(block.conv_m3.bn, flat)
     taps = folded.taps_of(block.conv_m1.conv.weight, plane)
     taps = taps._replace(weights=taps.weights * norm2.scale)                    # (K, M, C)
-    first = space.empty((x.shape[0], middle.weight.shape[1], flat.shape[2]), x)
-    folded.multiply(flat, folded.affine(block.conv_m1.bn, flat), taps, first, bias=norm2.shift).relu_()     # (N, M, L)
-    first = folded.every(first.view(first.shape[:2] + x.shape[2:]), (middle.stride[0], 1, 1))         # (N, M, T', H, W)
-    second = F.conv3d(first, middle.weight * norm3.scale[:, :, None, None, None], norm3.shift.squeeze(1),
-                      (1,) + tuple(middle.stride[1:]), middle.padding).relu_()  # (N, M, T', H', W')
-    shape = (x.shape[0], last.weight.shape[0]) + tuple(second.shape[2:])
+    first = space.empty((flat.shape[0], middle.weight.shape[1], flat.shape[2]), x)
+    folded.multiply(flat, folded.affine(block.conv_m1.bn, flat), taps, first, bias=norm2.shift).relu_()     # (B, M, L)
+    first = folded.every(first.view(first.shape[:2] + sheet.shape[2:]), (middle.stride[0], 1, 1))
+    second = F.conv3d(folded.apart(first), middle.weight * norm3.scale[:, :, None, None, None],
+                      norm3.shift.squeeze(1), (1,) + tuple(middle.stride[1:]), middle.padding).relu_()
+    second = folded.beside(second, clips)                                       # (B, M, T', clips, H', W')
+    shape = (flat.shape[0], last.weight.shape[0]) + tuple(second.shape[2:])
     shortcut, out = flat, space.empty((shape[0], shape[1], second[0, 0].numel()), x)
     if block.first:
         conv = block.conv_w1.conv
-        read, taps = folded.every(x, conv.stride).flatten(2), folded.taps_of(conv.weight, plane)
-        shortcut = folded.multiply(read, folded.affine(block.conv_w1.bn, flat), taps, out)      # (N, O, L')
+        read, taps = folded.every(sheet, conv.stride).flatten(2), folded.taps_of(conv.weight, plane)
+        shortcut = folded.multiply(read, folded.affine(block.conv_w1.bn, flat), taps, out)      # (B, O, L')
     for begin, source, target in zip(shortcut, second.flatten(2), out):
         torch.addmm(begin, last.weight.flatten(1), source, out=target)          # (O, M) (M, L') -> (O, L')
-    return out.view(shape)
+    return folded.apart(out.view(shape))
 
 
 def _maxima(x: Tensor, dim: int) -> Tensor:

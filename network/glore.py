@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from network import execution
-from network.folded_glore import glore_unit
+from network.folded_glore import glore_unit, worth_it
 from network.workspace import Workspace
 
 BN_EPS = 1e-4
@@ -67,7 +67,7 @@ class GloReUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) -> (N, C, ...), equal shapes and type."""
-        if self.folded is not None and execution.can_fold(self, x):
+        if self.folded is not None and execution.can_fold(self, x) and worth_it(self, x):
             return glore_unit(self, x)
         state = self.conv_state(x).flatten(2)                           # (N, S, L)
         proj = self.conv_proj(x).flatten(2)                             # (N, V, L)

@@ -4,7 +4,7 @@ With PyAV each has one key frame, as UCF-101's; OpenCV's own writer, where PyAV 
 """
 
 import os
-from typing import Iterator, List
+from typing import Iterator, List, Optional
 
 import cv2
 import numpy as np
@@ -82,6 +82,16 @@ def find_films(folder: str, most: int) -> List[str]:
     if not found:
         raise ValueError("--data %s: no readable video file (%s) in there" % (folder, ", ".join(VIDEO_ENDINGS)))
     return found
+
+
+def films_for(data: Optional[str], count: int, folder: str, b_frames: int = 0, frames: int = FRAMES) -> List[str]:
+    """Up to `count` films of a folder of one's own, or that many made in `folder`. ValueError as the others."""
+    if data:
+        return find_films(data, count)
+    films = [os.path.join(folder, "film-%d.avi" % number) for number in range(count)]
+    for number, film in enumerate(films):
+        write_film(film, number, b_frames, frames)
+    return films
 
 
 def coding(path: str) -> str:

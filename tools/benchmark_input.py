@@ -115,8 +115,8 @@ def pin(cores: int) -> None:
 class Order:
     """Batches of (epoch, row) for one pass after the other, each with draws of its own."""
 
-    def __init__(self, num_rows: int, clips: int) -> None:
-        self.batch_size = BATCH_SIZE
+    def __init__(self, num_rows: int, clips: int, batch_size: int = BATCH_SIZE) -> None:
+        self.batch_size = batch_size
         self._num_rows, self._clips, self._epoch = num_rows, clips, 0
 
     def __len__(self) -> int:
@@ -253,7 +253,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     cv2.setNumThreads(0)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            films = _films(options, folder)
+            films = benchmark_films.films_for(options.data, options.films, folder, options.b_frames, options.frames)
             if options.soak:
                 rows = [benchmark_soak.soak(video_source(films, folder), options.soak)]
                 print(benchmark_soak.sentence(rows[0]))
@@ -270,15 +270,6 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, rows)
     return 0
-
-
-def _films(options: argparse.Namespace, folder: str) -> List[str]:
-    if options.data:
-        return benchmark_films.find_films(options.data, options.films)
-    films = [os.path.join(folder, "film-%d.avi" % number) for number in range(options.films)]
-    for number, film in enumerate(films):
-        benchmark_films.write_film(film, number, options.b_frames, options.frames)
-    return films
 
 
 def report(film: str, cases: Sequence[Case], rows: Sequence[Dict[str, Any]], floors: Dict[str, float]) -> str:

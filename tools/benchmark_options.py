@@ -15,7 +15,7 @@ from data.device_transforms import DeviceTransform
 from network import build_network
 from network.execution import EXECUTIONS, set_execution
 from network.recomputation import set_recomputation
-from tools.benchmark import WARMUP_STEPS, Setup, synthetic_batch
+from tools.benchmark_step import WARMUP_STEPS, Setup, synthetic_batch
 from tools.limits import peak_bytes, reset_peak
 from tools.timing import interleave, markdown, paired_ratio, processor_seconds, write_json
 from train import device as devices
@@ -48,7 +48,7 @@ def step_variant(setup: Setup, execution: str, level: str, variant: Variant) -> 
     torch.manual_seed(0)
     precision = build_precision(level, "native", "auto", devices.half_dtype(setup.device), setup.device, None)
     network = build_network(setup.network, 101).to(setup.device)
-    set_execution(network, execution)
+    set_execution(network, execution, precision.half)
     set_recomputation(network, variant.recomputes)
     optimizer = build_sgd(parameter_groups(precision.prepare(network), 1e-4, False), 1e-3)
     limit = GradientNorm(1.0, setup.device) if variant.clips_gradients else None

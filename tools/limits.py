@@ -1,14 +1,17 @@
-"""What tools/benchmark.py holds a speed against: the host's peak memory, and the device's own matrix products."""
+"""What tools/benchmark.py holds a speed against: peak memory, the device's own matrix products and copies."""
 import contextlib
 import ctypes
 import time
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import torch
 
 from train import device as devices
 
-_SIDE = 2048        # of the square matrices: long enough for the best rate, 16 MB each in fp32
+_SIDES = {"cpu": 2048}      # of the square matrices: long enough for the best rate
+_SIDE = 8192                # on anything else
+_COPIED = {"cpu": 2 ** 27}  # bytes: more than caches hold
+_COPY = 2 ** 30
 _TRIES = 8
 
 
@@ -34,14 +37,35 @@ def peak_bytes(device: torch.device) -> Optional[int]:
         return None
 
 
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of the device's best product of two square matrices of the type."""
-    left = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
+def allow_tf32(products: bool, convolutions: bool) -> None:
+    """Whether fp32 matrix products and convolutions may round their factors to TF32, where the device has it."""
+    if hasattr(torch.backends.cudnn, "allow_tf32"):
+        torch.backends.cudnn.allow_tf32 = convolutions
+    if hasattr(torch, "set_float32_matmul_precision"):
+        torch.set_float32_matmul_precision("high" if products else "highest")
+
+
+def _fastest(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of the fastest of some tries."""
     seconds = []
     for _ in range(_TRIES):
         devices.synchronize(device)
         begin = time.perf_counter()
-        torch.mm(left, left)
+        work()
         devices.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    return 2 * _SIDE ** 3 / min(seconds)
+    return min(seconds)
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of the device's best product of two square matrices of the type."""
+    side = _SIDES.get(device.type, _SIDE)
+    left = torch.ones(side, side, dtype=dtype, device=device)
+    return 2 * side ** 3 / _fastest(lambda: torch.mm(left, left), device)
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second that the device reads and writes in a copy."""
+    source = torch.ones(_COPIED.get(device.type, _COPY), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _fastest(lambda: target.copy_(source), device)

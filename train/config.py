@@ -112,9 +112,9 @@ class TrainConfig:
     # the machine
     device: str = _option("auto", "npu, cuda or cpu; auto takes the first there is", DEVICES)
     workers: int = _option(-1, "processes that read videos, per device (-1: by the number of cores; 0: none)")
-    execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers, and what auto takes "
-                             "for now; folded is faster on a CPU at 224 pixels, slower at 32; the function and the "
-                             "weights are the same", EXECUTIONS)
+    execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers; folded, the same "
+                             "function faster, is what auto takes on a CPU in full precision; compiled is "
+                             "torch.compile's", EXECUTIONS)
     activation_checkpointing: bool = _option(False, "keep only each block's input and compute the rest again in the "
                                              "backward pass: less memory, more time, the same result")
     deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")

@@ -82,8 +82,7 @@ class ToyJob:
         rank, world = distributed.rank(), distributed.world_size()
         self.folder, self.world = Path(str(folder)), world
         checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints", "t", config.keep)
-        if config.resume == "auto":
-            config = dataclasses.replace(config, resume=bool(checkpoints.newest_first()))
+        config = dataclasses.replace(config, resume=checkpoints.choose(config.resume))
         self.saved = checkpoints.load(config.resume) if config.resume else None
         if self.saved:
             config = keep_global_batch(config, self.saved, world)
