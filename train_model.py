@@ -42,6 +42,8 @@ from train.record import RunRecord, move_aside
 from train.run_state import DataFacts, RunState
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
+from train.sync_bn import synchronize_norms
+from train.whereabouts import LOST
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -71,7 +73,7 @@ def start_runtime(config: TrainConfig) -> Runtime:
     device = devices.choose_device(config.device, ranks.local_rank)
     backend = devices.BACKEND_OF[device.type] if config.backend == "auto" else config.backend
     devices.deterministic(config.deterministic)
-    distributed.start(ranks, backend, config.dist_url)
+    distributed.start(ranks, backend, config.dist_url, config.dist_timeout)
     devices.seed_device(config.random_seed, device)
     return Runtime(device, ranks, choose_workers(config.workers, device))
 
@@ -115,14 +117,21 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
-    network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
+    network: torch.nn.Module = build_network(config.network, num_classes, not config.resume and config.pretrained)
+    if config.sync_bn:
+        network = synchronize_norms(network, runtime.device)
+    network.to(runtime.device)
     LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
     total = steps_per_epoch * config.end_epoch
-    boundaries = boundaries_in_steps(config.lr_steps, config.batch_size * runtime.ranks.world_size, total)
-    schedule = LearningRate(config.lr_base, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
+    global_batch = config.batch_size * runtime.ranks.world_size
+    boundaries = boundaries_in_steps(config.lr_steps, global_batch, total)
+    rate = config.rate(global_batch)
+    LOGGER.info("learning rate %g for a global batch of %d clips, %d on each of %d device(s)", rate, global_batch,
+                config.batch_size, runtime.ranks.world_size)
+    schedule = LearningRate(rate, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
     precision.attach(network, optimizer)
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
@@ -225,7 +234,9 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Runs the job; the exit code: 0 done, 2 something the user can mend, 130 interrupted."""
+    """Runs the job; the exit code: 0 done, 2 something the user can mend, 3 the other processes are lost, 130
+    interrupted.
+    """
     try:
         try:
             job = compose(sys.argv[1:] if argv is None else argv)
@@ -236,6 +247,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:
+        if distributed.lost_contact(error):
+            return LOST
         if not devices.is_out_of_memory(error):
             raise
         return _fail("the device's memory is full: lower --batch-size (and --eval-batch-size); %s" % error)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from train.log import LOGGER
 from train.whereabouts import HERE, Watch
 
-BACKSTOP = 5.0  # seconds that nccl and hccl wait longer: they end the process themselves, without a word on who was where
+BACKSTOP = 5.0  # seconds that nccl and hccl wait longer: they end the process without a word on who was where
 STORE_TIMEOUT = datetime.timedelta(seconds=2)  # for a value that should long be there
 _BROKEN_CONTACT = ("gloo", "nccl", "hccl", "timed out", "timeout", "connection", "socket", "process group", "store")
 
@@ -63,15 +63,19 @@ def start(ranks: Ranks, backend: str, dist_url: str, timeout: float = 600.0) -> 
     if not dist.is_available():
         raise ValueError("--distributed: this PyTorch was built without torch.distributed")
     limit = datetime.timedelta(seconds=timeout if backend == "gloo" else timeout + BACKSTOP)
-    dist.init_process_group(backend, init_method=dist_url, rank=ranks.rank, world_size=ranks.world_size, timeout=limit)
+    try:
+        dist.init_process_group(backend, init_method=dist_url, rank=ranks.rank, world_size=ranks.world_size,
+                                timeout=limit)
+    except RuntimeError as error:
+        raise ConnectionError("rank %d of %d did not meet the others within --dist-timeout %g seconds (%s)" % (
+            ranks.rank, ranks.world_size, timeout, str(error).strip().splitlines()[0]))
     if ranks.world_size > 1:
         HERE.watch = Watch(ranks.rank, ranks.world_size, timeout, _second_store(dist_url, ranks.world_size))
         HERE.watch.start()
 
 
 def _second_store(dist_url: str, world_size: int) -> Optional[Any]:
-    """A connection to the group's store beside the group's own, which may be waiting; None where there is none to share.
-    """
+    """A connection to the group's store beside the group's own, which may be waiting; None where there is none."""
     place = _address(dist_url)
     if place is None:
         return None

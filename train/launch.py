@@ -1,4 +1,4 @@
-"""How test/launch.sh starts a run, from the environment: `python -m train.launch PROCESSES` prints it as bash variables.
+"""How test/launch.sh starts a run, from the environment: `python -m train.launch PROCESSES` prints bash variables.
 
 nodes, nproc; launcher: the words before train_model.py, none where one plain process does; and what is exported.
 """
@@ -160,8 +160,8 @@ def is_own_address(host: str) -> bool:
 
 
 def _addresses(env: Mapping[str, str], towards: str) -> Dict[str, str]:
-    """gloo and hccl look up the machine's own name, which often leads to the loopback: they are told instead, unless you
-    have.
+    """gloo and hccl look up the machine's own name, which often leads to the loopback: they are told instead,
+    unless you have told them.
     """
     address = own_address(towards)
     told = {"HCCL_IF_IP": address, "GLOO_SOCKET_IFNAME": interface_of(address) if address else None}

@@ -23,6 +23,7 @@ from train.precise_bn import reestimate_statistics
 from train.prefetch import Prefetcher
 from train.schedule import LearningRate
 from train.speed import SpeedMeter
+from train.whereabouts import HERE
 
 LOG_INTERVAL, FIRST_LOG = 50, 10  # steps
 PRECISE_BN_STEPS = 500
@@ -136,17 +137,20 @@ class Run:
             if done:
                 position.epoch, position.samples = position.epoch + 1, 0
             if self.plan.precise_bn:
+                HERE.at("epoch %d: precise BN" % position.epoch)
                 steps = min(PRECISE_BN_STEPS, self.plan.steps_per_epoch)
                 self.trainer.refine_batchnorm(self.data.statistics(position.epoch, steps), self.failed)
             average_buffers(self.trainer.module)
             scores = self.evaluate()
             last = position.step >= self.plan.last_step
+            HERE.at("epoch %d: its end, saving" % position.epoch)
             self.record.epoch(position, scores, self.meter.total(),
                               save=last or (done and position.epoch % self.plan.save_frequency == 0))
         return scores
 
     def evaluate(self) -> Scores:
         """Scores over every test video."""
+        HERE.at("evaluation")
         batches = progress(self.data.evaluation(), self.data.evaluation_steps, "evaluate", self.record.shows_progress)
         scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
         self.failed(())
@@ -165,6 +169,7 @@ class Run:
                 self.meter.begin()
             if batch.failures:
                 self.failed(batch.failures)
+            HERE.at("epoch %d step %d: training" % (position.epoch + 1, position.step + 1))
             self.trainer.step(batch, position.step + 1)
             position.step += 1
             position.samples += self.plan.global_batch

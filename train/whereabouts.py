@@ -1,6 +1,6 @@
 """Where a process of a run stands, so that a hang has a name: marks set by the work, beats sent by threads beside it.
 
-A beat goes to a file for the watchdog of this machine (train/agent.py), and to the group's store for the other machines.
+A beat goes to a file for this machine's watchdog (train/agent.py), and to the group's store for the other machines.
 """
 import json
 import os
