@@ -1,5 +1,5 @@
-"""A run of the smallest kind, for tests of what happens when a machine or a process goes away: each rank adds one number over
-all ranks, again and again, and prints its pid and its steps.
+"""A run of the smallest kind, for tests of what happens when a machine or a process goes away: the ranks add ones over
+all ranks, again and again, and print their pids and steps.
 
     torchrun … test/hang_job.py TIMEOUT STEPS PAUSE
 """
@@ -10,10 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
+import torch
 
-from train import distributed  # noqa: E402
-from train.whereabouts import HERE, LOST  # noqa: E402
+from train import distributed
+from train.whereabouts import HERE, LOST
 
 
 def main(timeout, steps, pause):

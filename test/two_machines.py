@@ -1,11 +1,13 @@
-"""Two machines that lose each other: network namespaces joined by a cable, a launcher in each. As root.
+"""Two machines that lose each other: network namespaces joined by a cable, a launcher in each. Linux, as root; else two
+launchers on this machine, and no trials with the cable.
 
-    python test/two_machines.py [--timeout 20] [cable|freeze|freeze-machine|kill|gap|return ...]    -> a line each, NAME … pass|fail
+    python test/two_machines.py [--timeout 20] [cable freeze machine kill gap return]     -> a line each, … pass|fail
 
-cable: cut for longer than anybody waits; freeze: a rank is stopped; freeze-machine: its launcher too; kill: kill -9 of a rank;
-gap: the cable is out for a moment; return: cut until all have given up, then whole again, with restarts allowed.
-Passes: launchers and ranks of both machines have ended within the timeout plus 10 s and the place of the lost rank was named
-(kill: within 10 s); after gap and return the run ends as if nothing had been.
+cable: cut for good; freeze: a rank is stopped; machine: its launcher too, and both go on later; kill: kill -9 of a
+rank; gap: the cable is out for a moment; return: cut until all have given up, then whole again, with restarts allowed.
+A trial passes when launchers and ranks of both machines have ended within the timeout plus 10 s (kill: within 10 s;
+a frozen machine's: 10 s after it goes on) and it was said which rank was lost and where it stood; gap and return pass
+when the run ends as if nothing had been.
 """
 import argparse
 import os
@@ -18,6 +20,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from train.agent import is_alive  # noqa: E402
+from train.launch import free_port  # noqa: E402
+
 JOB = str(ROOT / "test" / "hang_job.py")
 PAUSE, GAP = 0.1, 8
 EXTRA = 10  # seconds that an end may take beyond the timeout
@@ -28,27 +35,30 @@ def ip(*words):
 
 
 class Machines:
-    """Two namespaces, A and B, with a cable between them; `down` and `up` cut and join it at B's end."""
+    """A and B. `cabled`: namespaces with a cable between them, which can be cut at B's end."""
 
-    def __init__(self):
-        mark = "%d" % os.getpid()
-        self.spaces = {name: "glore%s%s" % (name, mark) for name in "AB"}
-        self.ends = {name: "g%s%s" % (name, mark) for name in "AB"}
-        self.address = {"A": "10.77.0.1", "B": "10.77.0.2"}
+    def __init__(self, cabled):
+        self.cabled = cabled
+        self.spaces = {name: "glore%s%d" % (name, os.getpid()) for name in "AB"}
+        self.ends = {name: "g%s%d" % (name, os.getpid()) for name in "AB"}
+        self.port = 29500 if cabled else free_port()
+        self.address = "10.77.0.1" if cabled else "127.0.0.1"  # A's
 
     def __enter__(self):
+        if not self.cabled:
+            return self
         for space in self.spaces.values():
             ip("netns", "add", space)
         ip("link", "add", self.ends["A"], "netns", self.spaces["A"], "type", "veth", "peer", "name", self.ends["B"],
            "netns", self.spaces["B"])
-        for name, space in self.spaces.items():
-            ip("-n", space, "addr", "add", self.address[name] + "/24", "dev", self.ends[name])
+        for name, address in (("A", self.address), ("B", "10.77.0.2")):
+            ip("-n", self.spaces[name], "addr", "add", address + "/24", "dev", self.ends[name])
             for device in (self.ends[name], "lo"):
-                ip("-n", space, "link", "set", device, "up")
+                ip("-n", self.spaces[name], "link", "set", device, "up")
         return self
 
     def __exit__(self, *_):
-        for space in self.spaces.values():
+        for space in self.spaces.values() if self.cabled else ():
             ip("netns", "del", space)
 
     def cable(self, state):
@@ -57,10 +67,11 @@ class Machines:
     def launch(self, name, log, timeout, steps, restarts):
         """A launcher on a machine, as test/launch.sh starts it."""
         env = dict(os.environ, NNODES="2", NPROC="1", NODE_RANK="01"["AB".index(name)], OMP_NUM_THREADS="1",
-                   RDZV_ENDPOINT=self.address["A"] + ":29500", MAX_RESTARTS=str(restarts), PYTHON=sys.executable)
+                   RDZV_ENDPOINT="%s:%d" % (self.address, self.port), MAX_RESTARTS=str(restarts), PYTHON=sys.executable)
         script = 'eval "$("$PYTHON" -m train.launch 1)"; exec "$PYTHON" "${launcher[@]}" "$@"'
-        return subprocess.Popen(["ip", "netns", "exec", self.spaces[name], "bash", "-c", script, "launch", JOB, str(timeout),
-                                 str(steps), str(PAUSE)], cwd=str(ROOT), env=env, stdout=log, stderr=subprocess.STDOUT,
+        command = ["ip", "netns", "exec", self.spaces[name]] if self.cabled else []
+        command += ["bash", "-c", script, "launch", JOB, str(timeout), str(steps), str(PAUSE)]
+        return subprocess.Popen(command, cwd=str(ROOT), env=env, stdout=log, stderr=subprocess.STDOUT,
                                 start_new_session=True)
 
 
@@ -87,15 +98,24 @@ class Trial:
     def pid(self, name):
         return int(re.findall(r"pid (\d+)", self.text(name))[-1])
 
-    def seconds_to_end(self, limit):
-        """Until both launchers and ranks are gone; None if they are not by then."""
+    def seconds_to_end(self, limit, names="AB"):
+        """Until launchers and ranks of these machines are gone; None if they are not by then."""
         began = time.monotonic()
-        ranks = [self.pid(name) for name in "AB"]
+        ranks = [self.pid(name) for name in names]
         while time.monotonic() - began < limit:
-            if all(agent.poll() is not None for agent in self.agents.values()) and not any(map(running, ranks)):
+            if all(self.agents[name].poll() is not None for name in names) and not any(map(is_alive, ranks)):
                 return time.monotonic() - began
             time.sleep(0.05)
         return None
+
+    def both(self):
+        return self.text("A") + self.text("B")
+
+    def named(self):
+        """Whether it was said who was lost, and where."""
+        text = self.both()
+        return bool(re.search(r"rank \d of 2 has lost the others at 'step \d+: adding'", text) and re.search(
+            r"no sign of life|is gone|does not answer", text))
 
     def close(self):
         for agent in self.agents.values():
@@ -104,76 +124,84 @@ class Trial:
             agent.wait()
         for name in "AB":
             for pid in map(int, re.findall(r"pid (\d+)", self.text(name))):
-                if running(pid):
+                if is_alive(pid):
                     os.kill(pid, signal.SIGKILL)
 
 
-def running(pid):
-    try:
-        return Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def ends(trial, act, limit):
-    """(seconds until all have ended or None, texts)"""
-    trial.wait_for("step 3$", 60)
-    act()
-    seconds = trial.seconds_to_end(limit)
-    return seconds, trial.text("A") + trial.text("B")
-
-
-def lost(kind, machines, folder, timeout):
-    """A rank or a machine goes away for good: everything has ended in time, and it was said who was where."""
-    trial = Trial(machines, folder, timeout, 100000)
+def lost(kind, machines, trial, timeout):
+    """A rank or the cable goes away for good: (passed, figures)."""
+    act = {"cable": lambda: machines.cable("down"), "freeze": lambda: os.kill(trial.pid("B"), signal.SIGSTOP),
+           "kill": lambda: os.kill(trial.pid("B"), signal.SIGKILL)}
     limit = EXTRA if kind == "kill" else timeout + EXTRA
-    acts = {"cable": lambda: machines.cable("down"), "freeze": lambda: os.kill(trial.pid("B"), signal.SIGSTOP),
-            "kill": lambda: os.kill(trial.pid("B"), signal.SIGKILL)}
-    try:
-        seconds, text = ends(trial, acts[kind], limit + 20)
-        named = re.search(r"rank \d of 2 has lost the others at 'step \d+: adding'", text) and re.search(
-            r"(no sign of life|is gone|does not answer)", text)
-        good = seconds is not None and seconds <= limit and bool(named)
-        return good, "all ended after %s s, limit %g s" % ("%.1f" % seconds if seconds else "-", limit), text
-    finally:
-        machines.cable("up")
-        trial.close()
+    act[kind]()
+    seconds = trial.seconds_to_end(limit + 20)
+    return (seconds is not None and seconds <= limit and trial.named(),
+            "all ended after %s s, limit %g s" % (shown(seconds), limit))
 
 
-def survives(kind, machines, folder, timeout):
+def frozen_machine(kind, machines, trial, timeout):
+    """Nothing of a machine runs for longer than anybody waits: the other ends in time, and it when it goes on."""
+    pids = [trial.agents["B"].pid, trial.pid("B")]
+    for pid in pids:
+        os.killpg(pid, signal.SIGSTOP)
+    other = trial.seconds_to_end(timeout + EXTRA, "A")
+    for pid in pids:
+        os.killpg(pid, signal.SIGCONT)
+    itself = trial.seconds_to_end(EXTRA, "B")
+    return (other is not None and itself is not None and trial.named(),
+            "the other ended after %s s, limit %g s; itself %s s after it went on, limit %d s"
+            % (shown(other), timeout + EXTRA, shown(itself), EXTRA))
+
+
+def survived(kind, machines, trial, timeout):
     """The cable is out for a while: the run goes on."""
-    trial = Trial(machines, folder, timeout, 60, restarts=3 if kind == "return" else 0)
     away = timeout + EXTRA if kind == "return" else GAP
-    try:
-        trial.wait_for("step 3$", 60)
-        machines.cable("down")
-        time.sleep(away)
-        machines.cable("up")
-        seconds = trial.seconds_to_end(120)
-        text = trial.text("A") + trial.text("B")
-        good = seconds is not None and text.count("finished") == 2
-        return good, "cable out for %g s, finished %s s later" % (away, "%.1f" % seconds if seconds else "never"), text
-    finally:
-        trial.close()
+    machines.cable("down")
+    time.sleep(away)
+    machines.cable("up")
+    seconds = trial.seconds_to_end(120)
+    return (seconds is not None and trial.both().count("finished") == 2,
+            "the cable was out for %g s, all finished %s s later" % (away, shown(seconds)))
 
 
-TRIALS = {"cable": lost, "freeze": lost, "kill": lost, "gap": survives, "return": survives}
+def shown(seconds):
+    return "never" if seconds is None else "%.1f" % seconds
+
+
+TRIALS = {"cable": lost, "freeze": lost, "machine": frozen_machine, "kill": lost, "gap": survived, "return": survived}
+CABLED = ("cable", "gap", "return")
+
+
+def run(kind, timeout):
+    """One trial on two machines of its own: (passed, figures, logs)."""
+    with Machines(possible()) as machines, tempfile.TemporaryDirectory() as folder:
+        steps = 100 if kind in ("gap", "return") else 1000000
+        trial = Trial(machines, folder, timeout, steps, 3 if kind == "return" else 0)
+        try:
+            trial.wait_for("step 3\n", 60)
+            return TRIALS[kind](kind, machines, trial, timeout) + (trial.both(),)
+        finally:
+            trial.close()
+
+
+def possible():
+    """Whether this process may make network namespaces."""
+    return os.geteuid() == 0 and subprocess.call(["ip", "netns", "list"], stdout=subprocess.DEVNULL) == 0
 
 
 def main(names, timeout):
     """Prints the table; 0 if all passed."""
-    if os.geteuid() or subprocess.call(["ip", "netns", "list"], stdout=subprocess.DEVNULL):
-        print("two machines: network namespaces need root and iproute2; not run")
-        return 0
-    passed = True
+    results = []
     for kind in names or list(TRIALS):
-        with Machines() as machines, tempfile.TemporaryDirectory() as folder:
-            good, figures, text = TRIALS[kind](kind, machines, folder, timeout)
-        passed = passed and good
-        if not good:
-            print(text)
-        print("two machines, %s … %s (%s)" % (kind, "pass" if good else "fail", figures), flush=True)
-    return 0 if passed else 1
+        if kind in CABLED and not possible():
+            print("two machines, %s … not run: network namespaces need root and iproute2" % kind)
+            continue
+        passed, figures, logs = run(kind, timeout)
+        results.append(passed)
+        if not passed:
+            print(logs)
+        print("two machines, %s … %s (%s)" % (kind, "pass" if passed else "fail", figures), flush=True)
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":
