@@ -143,7 +143,8 @@ def process(rank, folder):
 
 
 if __name__ == "__main__":
-    fork = multiprocessing.get_context("fork")  # torch is loaded once
+    torch.optim.SGD([torch.ones(1, requires_grad=True)], 0.1).step()  # what torch loads late, once for all
+    fork = multiprocessing.get_context("fork")
     processes = [fork.Process(target=process, args=(number, sys.argv[1])) for number in range(max(WORLDS))]
     for one in processes:
         one.start()
