@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from train.agent import is_alive  # noqa: E402
-from train.launch import free_port  # noqa: E402
+from train.launch import free_port, has_torchrun  # noqa: E402
 
 JOB = str(ROOT / "test" / "hang_job.py")
 PAUSE, GAP = 0.1, 8
@@ -67,7 +67,11 @@ class Machines:
     def launch(self, name, log, timeout, steps, restarts):
         """A launcher on a machine, as test/launch.sh starts it."""
         env = dict(os.environ, NNODES="2", NPROC="1", NODE_RANK="01"["AB".index(name)], OMP_NUM_THREADS="1",
-                   RDZV_ENDPOINT="%s:%d" % (self.address, self.port), MAX_RESTARTS=str(restarts), PYTHON=sys.executable)
+                   PYTHON=sys.executable)
+        if has_torchrun():
+            env.update(RDZV_ENDPOINT="%s:%d" % (self.address, self.port), MAX_RESTARTS=str(restarts))
+        else:
+            env.update(MASTER_ADDR=self.address, MASTER_PORT=str(self.port))
         script = 'eval "$("$PYTHON" -m train.launch 1)"; exec "$PYTHON" "${launcher[@]}" "$@"'
         command = ["ip", "netns", "exec", self.spaces[name]] if self.cabled else []
         command += ["bash", "-c", script, "launch", JOB, str(timeout), str(steps), str(PAUSE)]
