@@ -20,7 +20,7 @@ from train.whereabouts import HERE, Watch
 
 BACKSTOP = 5.0  # seconds that nccl and hccl wait longer: they end the process without a word on who was where
 STORE_TIMEOUT = datetime.timedelta(seconds=2)  # for a value that should long be there
-_BROKEN_CONTACT = ("gloo", "nccl", "hccl", "timed out", "timeout", "connection", "socket", "process group", "store")
+_BROKEN_CONTACT = ("gloo/", "nccl", "hccl", "connection", "socket", "tcpstore")  # words of errors that mean others
 
 
 class Ranks(NamedTuple):
@@ -97,7 +97,8 @@ def _address(dist_url: str) -> Optional[Tuple[str, int]]:
 def lost_contact(error: RuntimeError) -> bool:
     """Whether this says that another process cannot be reached; then where all of them stood has been printed."""
     text = str(error).strip()
-    if HERE.watch is None or not any(word in text.lower() for word in _BROKEN_CONTACT):
+    known = isinstance(error, getattr(dist, "DistError", ())) or any(word in text.lower() for word in _BROKEN_CONTACT)
+    if HERE.watch is None or not known:
         return False
     HERE.watch.lost(text.splitlines()[0])
     return True

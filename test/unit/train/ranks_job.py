@@ -79,22 +79,28 @@ def evaluations(rank, world):
     return results
 
 
-def training(rank, world):
+def training(rank, world, accumulate=1):
     """Samples of each step, and the weights at the end."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, CLASSES))
     precision, config = Precision("O0", torch.float32, CPU), TrainConfig(lr_base=0.001, scale_lr=True)
     optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-2, False), 0.1)
-    sampler = TrainSampler(SAMPLES, GLOBAL_BATCH // world, rank, world, 3)
+    sampler = TrainSampler(SAMPLES, GLOBAL_BATCH // world // accumulate, rank, world, 3, accumulate=accumulate)
     schedule = LearningRate(config.rate(sampler.global_batch), 2)
-    trainer = Trainer(distributed.wrap(net, CPU), optimizer, schedule, precision, as_float, 1, Slots(rank, world))
+    trainer = Trainer(distributed.wrap(net, CPU), optimizer, schedule, precision, as_float, 1,
+                      Slots(rank, world, accumulate))
     clips, taken = Clips(SAMPLES), []
     for epoch in range(EPOCHS):
         sampler.set_position(epoch)
         for ids in sampler:
+            number, micro = divmod(len(taken), accumulate)
             taken.append([sample for _, sample in ids])
-            trainer.step(collate_clips([clips[sample] for sample in ids]), len(taken))
-    return {"taken": taken, "rate": schedule(100), "weights": [p.detach().flatten().tolist() for p in net.parameters()]}
+            trainer.step(collate_clips([clips[sample] for sample in ids]), number + 1, micro)
+    scores, norm = trainer.metrics.compute(distributed.all_reduce_sum), nn.BatchNorm3d(2)
+    norm.running_mean.fill_(float(rank))
+    distributed.average_buffers(norm)
+    return {"taken": taken, "rate": schedule(100), "scores": list(scores), "mean": norm.running_mean.tolist(),
+            "weights": [p.detach().flatten().tolist() for p in net.parameters()]}
 
 
 def normed(kind=torch.float64):
@@ -136,7 +142,8 @@ def process(rank, folder):
         if rank < world:
             distributed.start(distributed.Ranks(rank, rank, world), "gloo", "file://%s/meet-%d" % (folder, world), 60)
             found = {"evaluations": evaluations(rank, world), "training": training(rank, world),
-                     "synchronised": synchronised(rank, world), "reestimated": reestimated(rank, world)}
+                     "synchronised": synchronised(rank, world),
+                     "accumulated": training(rank, world, 8 // world), "reestimated": reestimated(rank, world)}
             distributed.barrier(CPU)
             distributed.stop()
             Path(folder, "%d-%d.json" % (world, rank)).write_text(json.dumps(found))

@@ -1,89 +1,17 @@
-"""Several processes do what one does: real gloo groups on this machine."""
+"""Who a process is, what it does alone, and what counts as having lost the others. Real groups: test_ranks.py."""
 
 import copy
 import hashlib
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from features import assert_close
 from torch import nn
 
 from train import distributed
-from train.amp import Precision
-from train.loop import Slots, Trainer, dropout_seed
-from train.optim import build_sgd, parameter_groups
-from train.schedule import LearningRate
+from train.loop import dropout_seed
+from train.whereabouts import Watch, Whereabouts
 
 CPU = torch.device("cpu")
-
-
-class _Batch:
-    def __init__(self, clip, label):
-        self.clip, self.label = clip, label
-
-
-class _FixedNorm(nn.BatchNorm3d):
-    """BatchNorm in evaluation mode: statistics of half a batch are not those of the whole."""
-
-    def train(self, mode=True):
-        return super().train(False)
-
-
-def _net():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv3d(3, 6, 3, padding=1), _FixedNorm(6), nn.ReLU(), nn.Flatten(),
-                         nn.Linear(6 * 2 * 16, 5))
-
-
-def _train(net, rank, world, steps=4, accumulate=1):
-    precision = Precision("O0", torch.float32, CPU)
-    optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-2, False), 0.1)
-    trainer = Trainer(distributed.wrap(net, CPU), optimizer, LearningRate(0.1, 2), precision, lambda b: b.clip, 1,
-                      Slots(rank, world, accumulate))
-    trainer.model.train()
-    torch.manual_seed(5)
-    clips, labels = torch.randn(steps, 4, 3, 2, 4, 4), torch.randint(0, 5, (steps, 4))
-    size = 4 // world // accumulate
-    for number, (clip, label) in enumerate(zip(clips, labels), 1):
-        for micro in range(accumulate):
-            first = trainer.slots.of(micro) * size
-            trainer.step(_Batch(clip[first:first + size], label[first:first + size]), number, micro)
-    return trainer
-
-
-def _process(rank, world, path):
-    distributed.start(distributed.Ranks(rank, rank, world), "gloo", "file://%s/meet" % path)
-    torch.set_num_threads(1)
-    trainer = _train(_net(), rank, world)
-    micro = _train(_net(), rank, world, accumulate=2)
-    scores = trainer.metrics.compute(distributed.all_reduce_sum)
-    norm = nn.BatchNorm3d(2)
-    norm.running_mean.fill_(float(rank))
-    distributed.average_buffers(norm)
-    distributed.barrier(CPU)
-    torch.save(
-        {"state": trainer.module.state_dict(), "micro": micro.module.state_dict(), "loss": scores.loss,
-         "count": scores.total, "mean": norm.running_mean},
-        "%s/%d.pth" % (path, rank))
-    distributed.stop()
-
-
-def test_two_processes_train_to_the_parameters_of_one_with_twice_the_batch(tmp_path):
-    one = _train(_net(), 0, 1)
-    mp.spawn(_process, args=(2, str(tmp_path)), nprocs=2)
-    results = [torch.load("%s/%d.pth" % (tmp_path, rank)) for rank in range(2)]
-    start = _net().state_dict()
-    for name, value in one.module.state_dict().items():
-        assert torch.equal(results[0]["state"][name], results[1]["state"][name]), name
-        assert_close(results[0]["state"][name], value, rtol=1e-5, atol=1e-6)
-        assert torch.equal(results[0]["micro"][name], results[1]["micro"][name]), name
-        assert_close(results[0]["micro"][name], value, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(start["0.weight"], one.module.state_dict()["0.weight"])
-    scores = one.metrics.compute()
-    assert results[0]["count"] == scores.total == 16
-    assert results[0]["loss"] == pytest.approx(scores.loss, rel=1e-5)
-    assert results[1]["mean"].tolist() == [0.5, 0.5]
 
 
 def test_ranks_come_from_the_environment_then_the_options(monkeypatch):
@@ -128,3 +56,24 @@ def test_every_seed_step_and_rank_has_a_dropout_of_its_own():
     for seed in seeds:
         torch.manual_seed(seed)
     assert dropout_seed(1, 2, 0) == int(hashlib.sha256(b"1 2 0").hexdigest()[:16], 16) // 2
+
+
+@pytest.mark.parametrize("text, contact", [
+    ("[/x/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.1]:61", True),
+    ("NCCL communicator was aborted on rank 1", True), ("HCCL error in: x", True),
+    ("mat1 and mat2 shapes cannot be multiplied", False), ("DataLoader timed out after 5 seconds", False)])
+def test_only_broken_contact_is_taken_for_it(monkeypatch, capsys, text, contact):
+    here = Whereabouts()
+    monkeypatch.setattr(distributed, "HERE", here)
+    assert not distributed.lost_contact(RuntimeError(text))  # alone nobody can be lost
+    here.watch = Watch(1, 2, 60.0, here=here)
+    assert distributed.lost_contact(RuntimeError(text)) == contact == here.watch.is_lost
+    assert ("rank 1 of 2 has lost the others at 'starting' (%s)" % text in capsys.readouterr().err) == contact
+    distributed.stop()
+    assert here.watch is None
+
+
+def test_a_group_that_does_not_come_together_is_refused_with_the_option(tmp_path):
+    with pytest.raises(ConnectionError, match="rank 0 of 2 .* --dist-timeout 0.5 seconds"):
+        distributed.start(distributed.Ranks(0, 0, 2), "gloo", "file://%s/meet" % tmp_path, 0.5)
+    assert not distributed.in_group() and distributed.HERE.watch is None

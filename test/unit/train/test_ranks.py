@@ -60,11 +60,24 @@ def test_a_step_takes_the_same_samples_on_any_number_of_processes(found, world):
 def test_training_on_several_ends_as_on_one(found, world):
     alone = found[1][0]["training"]
     assert alone["rate"] == pytest.approx(0.001 * GLOBAL_BATCH / 4)
+    assert alone["scores"][3] == EPOCHS * (SAMPLES // GLOBAL_BATCH) * GLOBAL_BATCH
     for rank in found[world]:
-        assert rank["training"]["rate"] == alone["rate"]
+        assert rank["training"]["rate"] == alone["rate"] and rank["training"]["mean"] == [(world - 1) / 2] * 2
+        assert rank["training"]["scores"] == pytest.approx(alone["scores"], rel=1e-5)
         assert rank["training"]["weights"] == found[world][0]["training"]["weights"]
         for one, other in zip(rank["training"]["weights"], alone["weights"]):
             assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
+
+
+def test_micro_batches_of_few_processes_are_the_batches_of_many(found):
+    eight = [found[8][rank]["training"] for rank in range(8)]
+    for world in (1, 2):
+        for rank in range(world):
+            micro = found[world][rank]["accumulated"]
+            steps = zip(*(one["taken"] for one in eight[rank::world]))
+            assert micro["taken"] == [taken for step in steps for taken in step]
+            for one, other in zip(micro["weights"], eight[0]["weights"]):
+                assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("world", SEVERAL)
