@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from data.clip_dataset import ClipDataset  # noqa: E402
 from data.loaders import TrainSampler  # noqa: E402
 from data.streams import ClipGeometry, ClipStreams, Share  # noqa: E402
-from data.transforms import EvalTransform  # noqa: E402
+from data.transforms import TrainAugmentation  # noqa: E402
 from data.video_list import VideoFacts, VideoList  # noqa: E402
 from dataset.examine import examine  # noqa: E402
 from dataset.index import index_path, line_of  # noqa: E402
@@ -134,14 +134,13 @@ def rank(rows):
     print("list and index: %.1f MB in memory" % (own_mb() - before), flush=True)
     sampler = TrainSampler(rows, 16, 3, 8, 1)
     sampler.set_position(2, rows // 2 // 128 * 128)
-    ids = next(iter(sampler))
-    print("with the sampler, at clip %d of epoch 3: %.1f MB, first row %s"
-          % (sampler.position.start_sample, own_mb() - before, videos.relative(ids[0][1])))
-    dataset = ClipDataset(videos, 8, 8, EvalTransform(32, 36), 1, training=True, order=sampler.order)
+    batches = iter(sampler)
+    row = next(batches)[0][1]
+    print("with the sampler, from clip %d of epoch 3 on: %.1f MB; first comes %s"
+          % (sampler.position.start_sample, own_mb() - before, videos.relative(row)))
+    dataset = ClipDataset(videos, 8, 8, TrainAugmentation(32, (36, 40)), 1, training=True, order=sampler.order)
     dataset._frame_counts.fill_(1)  # as if every video had been met
-    kept = iter(sampler)
-    next(kept)
-    print("with the data set, all counted, and an epoch's order: %.1f MB" % (own_mb() - before))
+    print("with the frame counts that the loader's processes share: %.1f MB" % (own_mb() - before))
 
 
 def measure(folder, rows):
