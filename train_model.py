@@ -44,7 +44,7 @@ from train.run_state import DataFacts, RunState
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
 from train.sync_bn import synchronize_norms
-from train.whereabouts import LOST
+from train.whereabouts import HERE, LOST
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -118,6 +118,7 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
+    HERE.at("starting: building the network")
     network: torch.nn.Module = build_network(config.network, num_classes, not config.resume and config.pretrained)
     if config.sync_bn:
         network = synchronize_norms(network, runtime.device)
@@ -133,6 +134,7 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     schedule = LearningRate(rate, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
     precision.attach(network, optimizer)
+    HERE.at("starting: sharing the weights")
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
                    config.random_seed)
@@ -223,6 +225,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
         LOGGER.info("%s", line)
     if config.fine_tune and not (config.pretrained or config.resume):
         LOGGER.warning("--fine-tune without --pretrained: the network starts from scratch, at half the rate")
+    HERE.at("starting: reading the lists")
     videos = load_videos(spec, config.data_root, config.split, config.source)
     for line in videos.notes + ["%s: %d training and %d test videos of %d classes" % (
             videos.name, len(videos.train), len(videos.test), len(videos.class_names))]:
