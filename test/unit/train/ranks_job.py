@@ -54,10 +54,10 @@ def as_float(batch):
 
 
 def whole_numbers(layer):
-    """The layer with weights for which sums are exact in any order."""
+    """The layer with weights for which sums are exact in any order, and no two classes get the same."""
     with torch.no_grad():
         layer.weight.copy_(torch.arange(layer.weight.numel()).remainder(7).sub(3).view_as(layer.weight).float())
-        layer.bias.zero_()
+        layer.bias.copy_(torch.arange(len(layer.bias)).float() / 16)
     return layer
 
 
