@@ -1,5 +1,6 @@
 """The rows of a data set, packed: no Python object a row, so that a million of them weigh little in every worker."""
 import contextlib
+import hashlib
 import itertools
 import os
 import tempfile
@@ -74,6 +75,13 @@ class VideoList:
         if self._frame_counts is None or self._frame_counts[index] <= 0:
             return None
         return int(self._frame_counts[index])
+
+    def digest(self) -> str:
+        """SHA-256 of the rows, paths below the root and labels in their order, as 64 hexadecimal digits."""
+        digest = hashlib.sha256(self._blob.data)
+        digest.update(b"\n")
+        digest.update(np.ascontiguousarray(self.labels, "<i4").data)
+        return digest.hexdigest()
 
     def facts(self, index: int) -> Optional[VideoFacts]:
         """What the index knows of the row's file, None where it knows nothing."""
