@@ -13,13 +13,14 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
 from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
 from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
+from data.loaders import why_readers_died
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import usable_cores
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
@@ -36,7 +37,7 @@ from train.bad_steps import BadSteps, NotFinite
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.ema import AveragedWeights
 from train.gradient_norm import GradientNorm
-from train.log import LOGGER, log_to, start_logging, stop_logging
+from train.log import LOGGER, log_to, stop_logging
 from train.loop import Slots, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
@@ -45,6 +46,7 @@ from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
 from train.record import RunRecord, move_aside
 from train.run import Plan, Position, Run
 from train.run_state import DataFacts, RunState, keep_global_batch
+from train.runtime import Runtime, start_runtime
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
 from train.stopping import Asked, Stopped, StopRequest, describe
@@ -52,14 +54,6 @@ from train.sync_bn import synchronize_norms
 from train.whereabouts import HERE, LOST
 
 USER_ERROR, INTERRUPTED = 2, 130
-
-
-class Runtime(NamedTuple):
-    """Where this process computes, who it is, and how many processes read videos for it."""
-
-    device: torch.device
-    ranks: distributed.Ranks
-    workers: int
 
 
 def choose_workers(wanted: int, device: torch.device) -> int:
@@ -70,18 +64,6 @@ def choose_workers(wanted: int, device: torch.device) -> int:
     if device.type == "cpu":
         return max(1, cores // 4)
     return max(1, min(16, cores // max(1, devices.device_count(device.type))))
-
-
-def start_runtime(config: TrainConfig) -> Runtime:
-    """Log, device, process group and seeds of this process."""
-    ranks = distributed.read_ranks(config.distributed, config.world_size, config.local_rank)
-    start_logging(ranks.rank)
-    device = devices.choose_device(config.device, ranks.local_rank)
-    backend = devices.BACKEND_OF[device.type] if config.backend == "auto" else config.backend
-    devices.deterministic(config.deterministic)
-    distributed.start(ranks, backend, config.dist_url, config.dist_timeout)
-    devices.seed_device(config.random_seed, device)
-    return Runtime(device, ranks, choose_workers(config.workers, device))
 
 
 def check_before_data(config: TrainConfig) -> None:
@@ -104,12 +86,10 @@ def task_of(config: TrainConfig) -> str:
     return config.task_name or ("%s_%s" % (config.dataset, config.network)).lower()
 
 
-def choose_resume(config: TrainConfig) -> Union[bool, str]:
-    """--resume as it is meant: auto goes on where this task has a checkpoint."""
-    if config.resume != "auto":
-        return config.resume
+def checkpoints_of(config: TrainConfig) -> checkpoint.Checkpoints:
+    """The run's checkpoints, written or not."""
     task = task_of(config)
-    return bool(checkpoint.Checkpoints(Path(config.model_dir) / task / "checkpoints", task).newest_first())
+    return checkpoint.Checkpoints(Path(config.model_dir) / task / "checkpoints", task, config.keep)
 
 
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
@@ -159,12 +139,6 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
                    Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm, ema)
 
 
-def data_facts(videos: VideoSet) -> DataFacts:
-    """What a run is tied to of its data."""
-    return DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(),
-                     videos.test.digest())
-
-
 class Job:
     """One run, composed."""
 
@@ -173,7 +147,7 @@ class Job:
         self.folder = folder = Path(config.model_dir) / task
         self.position, self.evaluated = Position(), True
         first = runtime.ranks.rank == 0
-        checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
+        checkpoints = checkpoints_of(config)
         self.saved = checkpoints.load(config.resume) if config.resume else None
         if self.saved:
             config = keep_global_batch(config, self.saved, runtime.ranks.world_size)
@@ -183,7 +157,9 @@ class Job:
         per_epoch = self.streams.steps_per_epoch
         self.trainer = build_trainer(config, len(videos.class_names), runtime, self.streams)
         bad_steps = BadSteps(self.trainer, config.max_bad_steps, folder, videos.train.path, first)
-        self.state = RunState(config, self.trainer, data_facts(videos), global_batch, bad_steps)
+        facts = DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(),
+                          videos.test.digest())
+        self.state = RunState(config, self.trainer, facts, global_batch, bad_steps)
         self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first)
         self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
                                      str(folder / "bad_videos.jsonl"))
@@ -232,8 +208,9 @@ class Job:
         elif self.config.eval_only:
             self.record.write_result(self.result(self.run.evaluate()), "evaluation.json")
         else:
-            if self.saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
-                self.state.train_on(self.saved)
+            saved, self.saved = self.saved, None  # as large as the network, and not needed any more
+            if saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
+                self.state.train_on(saved)
             scores = self.run.fit(self.position, self.evaluated) or self.run.evaluate()
             self.record.finish(self.result(scores), self.state.final_weights())
 
@@ -247,7 +224,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     spec = find_dataset(typed.get("dataset", TrainConfig.dataset))
     config, sources = resolve_config(typed, spec.name, spec.defaults)
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
-    config = dataclasses.replace(config, resume=choose_resume(config))
+    config = dataclasses.replace(config, resume=checkpoints_of(config).choose(config.resume))
     check_before_data(config)
     if config.describe:
         shape = (3, config.clip_length, config.crop_size, config.crop_size)
@@ -255,7 +232,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
         for name in [config.network] if "network" in typed else list(NETWORKS):
             print(flops.describe(build_network(name, num_classes), shape) + "\n", flush=True)
         return None
-    runtime = start_runtime(config)
+    runtime = start_runtime(config, choose_workers)
     if config.dry_run:
         choose_precision(config, runtime.device)
         load_videos(spec, config.data_root, config.split, config.source)
@@ -288,6 +265,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:
+        if why_readers_died(error):
+            return _fail(why_readers_died(error))
         if distributed.lost_contact(error):
             return LOST
         if not devices.is_out_of_memory(error):

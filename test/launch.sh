@@ -9,7 +9,7 @@ shift 2
 export TORCH_DEVICE_BACKEND_AUTOLOAD=${TORCH_DEVICE_BACKEND_AUTOLOAD:-0} # train/device.py loads torch_npu, and says why not
 python=$(bash test/setup.sh)
 nproc='' nodes='' launcher=()
-plan=$("$python" -m train.launch "$default")
+plan=$("$python" -m train.launch "$default" "$@")
 eval "$plan"
 command=(train_model.py --recipe "$recipe" --no-distributed "$@")
 [ ${#launcher[@]} = 0 ] || command=("${launcher[@]}" train_model.py --recipe "$recipe" --distributed "$@")

@@ -72,7 +72,7 @@ class Machines:
             env.update(RDZV_ENDPOINT="%s:%d" % (self.address, self.port), MAX_RESTARTS=str(restarts))
         else:
             env.update(MASTER_ADDR=self.address, MASTER_PORT=str(self.port))
-        script = 'eval "$("$PYTHON" -m train.launch 1)"; exec "$PYTHON" "${launcher[@]}" "$@"'
+        script = 'eval "$("$PYTHON" -m train.launch 1 --resume)"; exec "$PYTHON" "${launcher[@]}" "$@"'
         command = ["ip", "netns", "exec", self.spaces[name]] if self.cabled else []
         command += ["bash", "-c", script, "launch", JOB, str(timeout), str(steps), str(PAUSE)]
         return subprocess.Popen(command, cwd=str(ROOT), env=env, stdout=log, stderr=subprocess.STDOUT,

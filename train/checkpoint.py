@@ -91,6 +91,10 @@ class Checkpoints:
         for path in remove_leftovers(self.folder):
             LOGGER.info("removed %s, which was never written to its end", path)
 
+    def choose(self, wanted: Union[bool, str]) -> Union[bool, str]:
+        """--resume as it is meant: auto goes on where there is a checkpoint."""
+        return bool(self.newest_first()) if wanted == "auto" else wanted
+
     def load(self, wanted: Union[bool, str]) -> Saved:
         """The newest sound one (True), one epoch's ('epoch:3'), or any file. CheckpointError where there is none."""
         if wanted is not True:

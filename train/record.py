@@ -120,9 +120,12 @@ class RunRecord:
             LOGGER.warning("the curves' picture cannot be written: %s", error)
             return True
 
-    def finish(self, result: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> None:
-        """model.pth, result.json and the table line. OSError where they, or the last checkpoint, cannot be written."""
+    def finish(self, result: Mapping[str, Any], weights: Optional[Mapping[str, torch.Tensor]] = None) -> None:
+        """model.pth (`weights`, or the network's), result.json and the table line. OSError where they, or the last
+        checkpoint, cannot be written.
+        """
         if self.writes:
+            weights = self._state_dict() if weights is None else weights
             save_tensors({k: v.cpu() for k, v in weights.items()}, self.folder / "model.pth")
             self.write_result(result)
             LOGGER.info("weights: %s", self.folder / "model.pth")

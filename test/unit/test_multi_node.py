@@ -37,6 +37,7 @@ def test_commands_start_what_they_say(command):
     variables, recipe, options = taken_apart(command)
     assert recipe in RECIPES and (ROOT / "test" / ("train_%s.sh" % recipe)).is_file()
     parse_options(options)
+    assert ("--resume" in options) == ("MAX_RESTARTS" in variables)
     found = plan(variables, 8, True)
     assert found.nodes == (1 if "NNODES" not in variables and "srun" not in command else 2)
     assert found.nproc == int(variables.get("NPROC", 8)) and "torch.distributed.run" in found.launcher

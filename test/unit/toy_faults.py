@@ -104,10 +104,10 @@ def stopped_among_two(out):
 
 
 def fewer_processes(out):
-    """Four processes, then two, then one: the steps keep their clips."""
-    codes = several(out / "run", 4, batch_size=1, last_step=3) + several(
-        out / "run", 2, batch_size=1, last_step=8, resume="auto") + several(out / "run", batch_size=1, resume="auto")
-    return {"codes": codes, "samples": lost_or_twice(out / "run", 4)}
+    """Eight processes, then four, then one: the steps keep their clips."""
+    codes = several(out / "run", 8, batch_size=1, last_step=2) + several(
+        out / "run", 4, batch_size=1, last_step=5, resume="auto") + several(out / "run", batch_size=1, resume="auto")
+    return {"codes": codes, "samples": lost_or_twice(out / "run", 8, 8)}
 
 
 def killed(out):

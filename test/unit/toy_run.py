@@ -82,8 +82,7 @@ class ToyJob:
         rank, world = distributed.rank(), distributed.world_size()
         self.folder, self.world = Path(str(folder)), world
         checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints", "t", config.keep)
-        if config.resume == "auto":
-            config = dataclasses.replace(config, resume=bool(checkpoints.newest_first()))
+        config = dataclasses.replace(config, resume=checkpoints.choose(config.resume))
         self.saved = checkpoints.load(config.resume) if config.resume else None
         if self.saved:
             config = keep_global_batch(config, self.saved, world)
@@ -116,7 +115,8 @@ class ToyJob:
                 if self.saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
                     self.state.train_on(self.saved)
                 scores = self.run.fit(self.position, self.evaluated) or self.run.evaluate()
-                self.record.finish(self.state.result(scores, self.position, self.run.meter.total(), self.world))
+                result = self.state.result(scores, self.position, self.run.meter.total(), self.world)
+                self.record.finish(result, self.state.final_weights())
         finally:
             self.record.close()
         return self

@@ -95,6 +95,12 @@ def test_what_does_not_go_together_is_named(environment, has_torchrun, name):
     assert name in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_restarts_want_a_resume(monkeypatch, capsys):
+    monkeypatch.setenv("MAX_RESTARTS", "3")
+    assert launch.main(["8", "--amp"]) == 2 and "MAX_RESTARTS=3" in capsys.readouterr().err
+    assert launch.main(["8", "--resume", "auto"]) == 0 and "--max_restarts 3" in capsys.readouterr().out
+
+
 def test_addresses_are_found_by_looking():
     assert own_address("127.0.0.1") == "127.0.0.1" and own_address("no-such-host.invalid") is None
     assert is_own_address("127.0.0.2") and not is_own_address("192.0.2.1")
