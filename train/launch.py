@@ -213,7 +213,8 @@ def as_bash(found: Plan) -> str:
 def main(argv: List[str]) -> int:
     """argv: the recipe's number of processes, options of train_model.py."""
     try:
-        if os.environ.get("MAX_RESTARTS", "") not in ("", "0") and not any(word.startswith("--resume") for word in argv[1:]):
+        resumes = any(word.startswith("--resume") for word in argv[1:])
+        if os.environ.get("MAX_RESTARTS", "") not in ("", "0") and not resumes:
             raise LaunchError("MAX_RESTARTS=%s: processes that are started again have to go on from a checkpoint; add "
                               "--resume auto" % os.environ["MAX_RESTARTS"])
         print(as_bash(plan(os.environ, int(argv[0]), has_torchrun())))
