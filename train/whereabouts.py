@@ -86,7 +86,8 @@ class Watch:
         self.rank, self.world_size, self.limit = rank, world_size, limit
         self._store, self._here, self._leave = store, here, leave
         folder = os.environ.get(BEATS_FOLDER)
-        self._file = None if folder is None else Path(folder) / ("%d.json" % rank)
+        place = os.environ.get("LOCAL_RANK", str(rank))  # ranks may change at a restart, places of a machine do not
+        self._file = None if folder is None else Path(folder) / (place + ".json")
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._left = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) - int(attempt)
         self._key = "glore/whereabouts/%s/%%d" % attempt

@@ -53,13 +53,14 @@ def test_standing_still_for_longer_than_the_limit_is_the_end(tmp_path, monkeypat
     monkeypatch.setattr("train.whereabouts.PERIOD", 0.02)
     monkeypatch.setattr("train.whereabouts.LISTENING", 0.5)
     monkeypatch.setenv(BEATS_FOLDER, str(tmp_path))
+    monkeypatch.setenv("LOCAL_RANK", "5")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     here, left = Whereabouts(), []
     here.at("step 17: training")
     watch = Watch(0, 3, 0.3, store, here, left.append)
     watch.start()
-    assert [beat.state for beat in read_beats(tmp_path)] == ["running"]
+    assert [beat.state for beat in read_beats(tmp_path)] == ["running"] and (tmp_path / "5.json").exists()
     for _ in range(10):
         time.sleep(0.06)
         here.tick()
