@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from conftest import write_video
 from soak_disks import disk_full, error_while_writing, immutable_folder, read_only_folder
-from soak_run import ROOT, TASK, Failed, Skipped, Trainings, check, descendants, kill_all, wait_for
+from soak_run import ROOT, TASK, Failed, Skipped, Trainings, check, children, kill_all, wait_for
 
 from train.checkpoint import Checkpoints
 
@@ -116,15 +116,13 @@ def flipped_and_cut(runs, options):
 
 
 def signal_then_resume(runs, options):
-    """SIGTERM to all processes of a run: saved, code 0 within 30 s, and resumed exactly."""
+    """SIGTERM to the only process, or to one of two: saved, code 0 within 30 s, and resumed exactly."""
     for processes in (1, 2):
         folder = runs.root / ("signal-%d" % processes)
         child = runs.start(folder, processes)
         wait_for(lambda: (folder / TASK / "checkpoints" / "newest").exists(), 900, "the first checkpoint")  # noqa: B023
         begin = time.time()
-        ranks = [pid for pid, words in descendants(child.pid) if "train_model.py" in words and processes > 1]
-        for pid in ranks[:1] or [child.pid]:
-            os.kill(pid, signal.SIGTERM)
+        os.kill(child.pid if processes == 1 else children(child.pid)[-1], signal.SIGTERM)
         check(child.wait(600) == 0 and "stopped by" in runs.said(folder), "exit code %d" % child.returncode)
         seconds = time.time() - begin
         check(seconds < options.stop_within, "took %.0f s" % seconds)
@@ -138,8 +136,7 @@ def rank_killed_under_torchrun(runs, options):
     folder = runs.root / "restarted"
     child = runs.start(folder, 2)
     wait_for(lambda: (folder / TASK / "checkpoints" / "newest").exists(), 900, "the first checkpoint")
-    ranks = [pid for pid, words in descendants(child.pid) if "train_model.py" in words]
-    os.kill(ranks[1], signal.SIGKILL)
+    os.kill(children(child.pid)[-1], signal.SIGKILL)
     check(child.wait(1800) == 0, "exit code %s: %s" % (child.returncode, runs.said(folder)[-600:]))
     check("resumed from" in runs.said(folder), "nothing was resumed")
     runs.compare(folder, 2)
@@ -151,7 +148,7 @@ def reader_killed(runs, options):
     child = runs.start(folder)
     wait_for(lambda: "waiting for data" in runs.said(folder) or "saved" in runs.said(folder), 900, "the first steps")
     begin = time.time()
-    os.kill(descendants(child.pid)[0][0], signal.SIGKILL)
+    os.kill(children(child.pid)[0], signal.SIGKILL)
     check(child.wait(120) == 2 and "a process that reads videos has died" in runs.said(folder),
           "exit code %s: %s" % (child.returncode, runs.said(folder)[-600:]))
     return "named after %.1f s" % (time.time() - begin)
