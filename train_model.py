@@ -143,8 +143,7 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
                    config.random_seed)
     gradient_norm = GradientNorm(config.clip_grad_norm, runtime.device) if config.clip_grad_norm else None
-    averages = config.ema_decay and not config.eval_only
-    ema = AveragedWeights(precision, network, config.ema_decay) if averages else None
+    ema = AveragedWeights(precision, network, config.ema_decay) if config.ema_decay and not config.eval_only else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
                    Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm, ema)
 
@@ -164,7 +163,6 @@ class Job:
         self.config, self.videos, self.runtime = config, videos, runtime
         self.streams = build_streams(config, spec, videos, runtime)
         global_batch = self.streams.global_batch
-        per_epoch = self.streams.steps_per_epoch
         self.trainer = build_trainer(config, len(videos.class_names), runtime, self.streams)
         bad_steps = BadSteps(self.trainer, config.max_bad_steps, folder, videos.train.path, first)
         facts = DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(),
@@ -173,7 +171,7 @@ class Job:
         self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first)
         self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
                                      str(folder / "bad_videos.jsonl"))
-        total = per_epoch * config.end_epoch
+        total = self.streams.steps_per_epoch * config.end_epoch
         plan = Plan(config.end_epoch, self.streams.epoch_samples, global_batch, min(total, config.max_steps or total),
                     config.precise_bn, config.save_frequency, config.save_every)
         self.meter = SpeedMeter(runtime.device, global_batch)
@@ -237,10 +235,10 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     config = dataclasses.replace(config, resume=checkpoints_of(config).choose(config.resume))
     check_before_data(config)
     if config.describe:
-        shape = (3, config.clip_length, config.crop_size, config.crop_size)
         num_classes = len(published_names(spec) or range(101))  # as many as UCF-101 where they are the user's own
-        for name in [config.network] if "network" in typed else list(NETWORKS):
-            print(flops.describe(build_network(name, num_classes), shape) + "\n", flush=True)
+        for name in [config.network] if "network" in typed else NETWORKS:
+            net = build_network(name, num_classes)
+            print(flops.describe(net, (3, config.clip_length, config.crop_size, config.crop_size)) + "\n", flush=True)
         return None
     runtime = start_runtime(config)
     if config.dry_run:

@@ -25,6 +25,7 @@ for what in step infer; do # `auto` is reference here until these rows say other
   timeout 150 "$python" -m tools.benchmark "$what" --device cuda --batch-size "${BATCH:-32}" \
     --variants reference,compiled,O1,O2,O3 --rounds 9 --json "$out/$what.json" >"$out/$what.md" || note "$what"
 done
+timeout 100 "$python" -m tools.benchmark_options --device cuda --batch-size "${BATCH:-32}" --opt-level O2 >"$out/options.md" || note "options of a step"
 
 "$python" - "$out" <<'PY'
 import datetime, json, pathlib, sys, torch
@@ -39,7 +40,7 @@ for run in ("O0", "O1", "O2", "O3", "nccl"):
         print("| %s | %s | %.2f | %.1f | %.0f %% | %.0f |" % (run, r["amp_type"], r["accuracy_top1"], r["fps"], 100 * r["data_wait_share"], r["seconds"]))
     else:
         print("| %s | failed | | | | |" % run)
-for name in ("step.md", "infer.md"):
+for name in ("step.md", "infer.md", "options.md"):
     print("\nFull size, synthetic clips (reference: fp32), %s:\n" % name)
     print((out / name).read_text() if (out / name).is_file() else "failed")
 PY
