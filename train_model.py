@@ -13,7 +13,7 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
@@ -37,7 +37,7 @@ from train.bad_steps import BadSteps, NotFinite
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.ema import AveragedWeights
 from train.gradient_norm import GradientNorm
-from train.log import LOGGER, log_to, start_logging, stop_logging
+from train.log import LOGGER, log_to, stop_logging
 from train.loop import Slots, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
@@ -46,19 +46,14 @@ from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
 from train.record import RunRecord, move_aside
 from train.run import Plan, Position, Run
 from train.run_state import DataFacts, RunState, keep_global_batch
+from train.runtime import Runtime, start_runtime
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
 from train.stopping import Asked, Stopped, StopRequest, describe
+from train.sync_bn import synchronize_norms
+from train.whereabouts import HERE, LOST
 
 USER_ERROR, INTERRUPTED = 2, 130
-
-
-class Runtime(NamedTuple):
-    """Where this process computes, who it is, and how many processes read videos for it."""
-
-    device: torch.device
-    ranks: distributed.Ranks
-    workers: int
 
 
 def choose_workers(wanted: int, device: torch.device) -> int:
@@ -69,18 +64,6 @@ def choose_workers(wanted: int, device: torch.device) -> int:
     if device.type == "cpu":
         return max(1, cores // 4)
     return max(1, min(16, cores // max(1, devices.device_count(device.type))))
-
-
-def start_runtime(config: TrainConfig) -> Runtime:
-    """Log, device, process group and seeds of this process."""
-    ranks = distributed.read_ranks(config.distributed, config.world_size, config.local_rank)
-    start_logging(ranks.rank)
-    device = devices.choose_device(config.device, ranks.local_rank)
-    backend = devices.BACKEND_OF[device.type] if config.backend == "auto" else config.backend
-    devices.deterministic(config.deterministic)
-    distributed.start(ranks, backend, config.dist_url)
-    devices.seed_device(config.random_seed, device)
-    return Runtime(device, ranks, choose_workers(config.workers, device))
 
 
 def check_before_data(config: TrainConfig) -> None:
@@ -128,7 +111,11 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
-    network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
+    HERE.at("starting: building the network")
+    network: torch.nn.Module = build_network(config.network, num_classes, not config.resume and config.pretrained)
+    if config.sync_bn:
+        network = synchronize_norms(network, runtime.device)
+    network.to(runtime.device)
     set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
     execution = set_execution(network, config.execution, precision.half)
@@ -137,9 +124,12 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     parameters = precision.prepare(network)
     total = streams.steps_per_epoch * config.end_epoch
     boundaries = boundaries_in_steps(config.lr_steps, streams.global_batch, total)
-    schedule = LearningRate(config.lr_base, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
+    rate = config.rate(streams.global_batch)
+    LOGGER.info("learning rate %g for a global batch of %d clips", rate, streams.global_batch)
+    schedule = LearningRate(rate, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
     precision.attach(network, optimizer)
+    HERE.at("starting: sharing the weights")
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
                    config.random_seed)
@@ -241,7 +231,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
             net = build_network(name, num_classes)
             print(flops.describe(net, (3, config.clip_length, config.crop_size, config.crop_size)) + "\n", flush=True)
         return None
-    runtime = start_runtime(config)
+    runtime = start_runtime(config, choose_workers)
     if config.dry_run:
         choose_precision(config, runtime.device)
         load_videos(spec, config.data_root, config.split, config.source)
@@ -250,6 +240,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
         LOGGER.info("%s", line)
     if config.fine_tune and not (config.pretrained or config.resume):
         LOGGER.warning("--fine-tune without --pretrained: the network starts from scratch, at half the rate")
+    HERE.at("starting: reading the lists")
     videos = load_videos(spec, config.data_root, config.split, config.source)
     for line in videos.notes + ["%s: %d training and %d test videos of %d classes" % (
             videos.name, len(videos.train), len(videos.test), len(videos.class_names))]:
@@ -260,7 +251,9 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Runs the job; the exit code: 0 done, 2 something the user can mend, 130 interrupted."""
+    """Runs the job; the exit code: 0 done, 2 something the user can mend, 3 the other processes are lost, 130
+    interrupted.
+    """
     try:
         try:
             job = compose(sys.argv[1:] if argv is None else argv)
@@ -273,6 +266,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except RuntimeError as error:
         if why_readers_died(error):
             return _fail(why_readers_died(error))
+        if distributed.lost_contact(error):
+            return LOST
         if not devices.is_out_of_memory(error):
             raise
         return _fail("the device's memory is full: lower --batch-size (and --eval-batch-size); %s" % error)

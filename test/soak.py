@@ -1,9 +1,7 @@
 """The long fault tests; test/soak.sh starts them. Each is a function that returns what it did, or raises Failed."""
 import argparse
-import errno
 import os
 import pickle
-import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +12,8 @@ from pathlib import Path
 
 import torch
 from conftest import write_video
-from soak_run import ROOT, TASK, Failed, Skipped, Trainings, check, descendants, kill_all, wait_for
+from soak_disks import disk_full, error_while_writing, immutable_folder, read_only_folder
+from soak_run import ROOT, TASK, Failed, Skipped, Trainings, check, children, kill_all, wait_for
 
 from train.checkpoint import Checkpoints
 
@@ -116,84 +115,14 @@ def flipped_and_cut(runs, options):
     return "%d changes of %d MB" % (options.flips, len(whole) >> 20)
 
 
-def mount(*arguments):
-    if os.geteuid() or subprocess.call(["mount", *map(str, arguments)], stderr=subprocess.DEVNULL):
-        raise Skipped("needs root and mount")
-
-
-def unsaved(runs, folder, words, mended):
-    """A run whose saves fail goes on to its end, says why, leaves what was there, and is resumed once it is mended."""
-    code = runs.finish(folder, code="bad")
-    said = runs.said(folder)
-    check("not saved, older checkpoints are untouched" in said and words in said and "Traceback" not in said,
-          "exit code %d, but said: %s" % (code, said[-600:]))
-    left = Checkpoints(folder / TASK / "checkpoints", TASK).load(True).content["position"]["step"]
-    mended()
-    runs.finish(folder)
-    runs.compare(folder)
-    return "exit code %d, step %d still loads, resumed exactly" % (code, left)
-
-
-def disk_full(runs, options):
-    size = max(p.stat().st_size for p in (runs.whole()[0] / TASK / "checkpoints").iterdir())
-    folder = runs.root / "small-disk"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", "size=%d" % (1.7 * size), "tmpfs", folder)
-    try:
-        return unsaved(runs, folder, "no room", lambda: mount("-o", "remount,size=%d" % (6 * size), folder))
-    finally:
-        subprocess.call(["umount", str(folder)])
-
-
-def begun(runs, folder):
-    """A run that has written its first checkpoint and was then killed."""
-    child = runs.start(folder)
-    wait_for(lambda: (folder / TASK / "checkpoints" / "newest").exists(), 900, "the first checkpoint")
-    kill_all(child)
-    return folder / TASK / "checkpoints"
-
-
-def read_only_folder(runs, options):
-    folder = runs.root / "read-only"
-    place = begun(runs, folder)
-    mount("--bind", place, place)
-    try:
-        mount("-o", "remount,ro,bind", place)
-        return unsaved(runs, folder, os.strerror(errno.EROFS), lambda: mount("-o", "remount,rw,bind", place))
-    finally:
-        subprocess.call(["umount", str(place)])
-
-
-def immutable_folder(runs, options):
-    folder = runs.root / "immutable"
-    place = begun(runs, folder)
-    if subprocess.call(["chattr", "+i", str(place)], stderr=subprocess.DEVNULL):
-        raise Skipped("no chattr +i on this file system")
-    try:
-        return unsaved(runs, folder, os.strerror(errno.EPERM), lambda: subprocess.check_call(["chattr", "-i", place]))
-    finally:
-        subprocess.call(["chattr", "-i", str(place)])
-
-
-def error_while_writing(runs, options):
-    """Files above a size cannot be written: the error comes in the middle of a checkpoint."""
-    folder = runs.root / "limited"
-    begun(runs, folder)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50 << 20, limits[1]))
-    return unsaved(runs, folder, "no room", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
-
-
 def signal_then_resume(runs, options):
-    """SIGTERM to all processes of a run: saved, code 0 within 30 s, and resumed exactly."""
+    """SIGTERM to the only process, or to one of two: saved, code 0 within 30 s, and resumed exactly."""
     for processes in (1, 2):
         folder = runs.root / ("signal-%d" % processes)
         child = runs.start(folder, processes)
         wait_for(lambda: (folder / TASK / "checkpoints" / "newest").exists(), 900, "the first checkpoint")  # noqa: B023
         begin = time.time()
-        ranks = [pid for pid, words in descendants(child.pid) if "train_model.py" in words and processes > 1]
-        for pid in ranks[:1] or [child.pid]:
-            os.kill(pid, signal.SIGTERM)
+        os.kill(child.pid if processes == 1 else children(child.pid)[-1], signal.SIGTERM)
         check(child.wait(600) == 0 and "stopped by" in runs.said(folder), "exit code %d" % child.returncode)
         seconds = time.time() - begin
         check(seconds < options.stop_within, "took %.0f s" % seconds)
@@ -207,8 +136,7 @@ def rank_killed_under_torchrun(runs, options):
     folder = runs.root / "restarted"
     child = runs.start(folder, 2)
     wait_for(lambda: (folder / TASK / "checkpoints" / "newest").exists(), 900, "the first checkpoint")
-    ranks = [pid for pid, words in descendants(child.pid) if "train_model.py" in words]
-    os.kill(ranks[1], signal.SIGKILL)
+    os.kill(children(child.pid)[-1], signal.SIGKILL)
     check(child.wait(1800) == 0, "exit code %s: %s" % (child.returncode, runs.said(folder)[-600:]))
     check("resumed from" in runs.said(folder), "nothing was resumed")
     runs.compare(folder, 2)
@@ -220,7 +148,7 @@ def reader_killed(runs, options):
     child = runs.start(folder)
     wait_for(lambda: "waiting for data" in runs.said(folder) or "saved" in runs.said(folder), 900, "the first steps")
     begin = time.time()
-    os.kill(descendants(child.pid)[0][0], signal.SIGKILL)
+    os.kill(children(child.pid)[0], signal.SIGKILL)
     check(child.wait(120) == 2 and "a process that reads videos has died" in runs.said(folder),
           "exit code %s: %s" % (child.returncode, runs.said(folder)[-600:]))
     return "named after %.1f s" % (time.time() - begin)

@@ -127,7 +127,7 @@ def samples(folder, processes):
 
 def kill_all(child):
     """Ends a run with all its processes, at once."""
-    for pid in [child.pid] + [pid for pid, _ in descendants(child.pid)]:
+    for pid in [child.pid] + descendants(child.pid):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -135,19 +135,21 @@ def kill_all(child):
     child.wait()
 
 
-def descendants(pid):
-    """Numbers and command lines of the processes below one."""
+def children(pid):
+    """Numbers of the processes that one has started."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-            command = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (OSError, IndexError):
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(path.parent.name))
+        except (OSError, IndexError):  # it has just ended
             continue
-        if int(fields[1]) == pid:
-            number = int(path.parent.name)
-            found += [(number, command)] + descendants(number)
-    return found
+    return sorted(found)
+
+
+def descendants(pid):
+    """Those, and what they have started."""
+    return [below for child in children(pid) for below in [child] + descendants(child)]
 
 
 def wait_for(condition, seconds, what):

@@ -75,21 +75,18 @@ class _Buffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._by_type: Dict[torch.dtype, Tuple[List[torch.Tensor], List[torch.Tensor]]] = {}
-        for buffer in model.buffers():
-            now, before = self._by_type.setdefault(buffer.dtype, ([], []))
-            now.append(buffer)
-            before.append(buffer.clone())
+        self._model, self._before = model, [buffer.clone() for buffer in model.buffers()]
 
     def note(self) -> None:
         """Remembers what they hold."""
-        for now, before in self._by_type.values():
-            _copy(before, now)
+        _copy(self._before, self._now())
 
     def restore(self) -> None:
         """Puts it back."""
-        for now, before in self._by_type.values():
-            _copy(now, before)
+        _copy(self._now(), self._before)
+
+    def _now(self) -> List[torch.Tensor]:
+        return list(self._model.buffers())  # asked each time: older BatchNorms put new tensors into their place
 
 
 class Precision:
@@ -242,8 +239,9 @@ def _autocast(device_type: str, dtype: torch.dtype) -> Any:
 
 def _copy(targets: List[torch.Tensor], sources: List[torch.Tensor]) -> None:
     with torch.no_grad():
-        if hasattr(torch, "_foreach_copy_"):
-            torch._foreach_copy_(targets, sources)
+        if hasattr(torch, "_foreach_copy_") and targets:
+            for dtype in {target.dtype for target in targets}:
+                torch._foreach_copy_([t for t in targets if t.dtype == dtype], [t for t in sources if t.dtype == dtype])
         else:
             for target, source in zip(targets, sources):
                 target.copy_(source)

@@ -30,6 +30,9 @@ RECIPES: Dict[str, Dict[str, Any]] = {
 }
 
 
+PROCESSES = {"full_8p": 8, "performance_8p": 8}  # of a recipe, where it is not one
+
+
 class OptionError(ValueError):
     """A value that an option does not accept; the message names the option and what it takes."""
 
@@ -74,6 +77,7 @@ class TrainConfig:
     accumulate: int = _option(1, "batches that a device takes for one step of the optimizer; the learning rate is that "
                               "of the global batch: batch size x devices x this")
     lr_base: float = _option(0.001, "learning rate of one global batch")
+    scale_lr: bool = _option(False, "multiply --lr-base by the global batch over the recipe's (4 without a recipe)")
     lr_steps: Tuple[Union[int, str], ...] = _option(
         (10800000, 15600000, 20400000), "where the rate decays: clips seen, or shares of the run such as 60%%,85%%",
         metavar="A,B,…")
@@ -88,6 +92,7 @@ class TrainConfig:
                                metavar="DECAY")
     end_epoch: int = _option(90, "epochs to train")
     epoch_div_factor: int = _option(1, "an epoch is this fraction of the data; the original's was a quarter: 4")
+    sync_bn: bool = _option(False, "BatchNorm over the clips of all devices, not of each by itself")
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
     precise_bn: bool = _option(True, "re-estimate the BatchNorm statistics at the end of each epoch")
     random_seed: int = _option(1, "seed of everything that is drawn, 0 to 4294967295")
@@ -119,6 +124,8 @@ class TrainConfig:
     distributed: bool = _option(False, "train on several devices; started by torchrun or by test/launch.sh")
     backend: str = _option("auto", "what carries the gradients: hccl on npu, nccl on cuda, gloo on cpu", BACKENDS)
     dist_url: str = _option("env://", "where the processes meet, such as tcp://127.0.0.1:29500", metavar="URL")
+    dist_timeout: float = _option(600.0, "seconds that a process waits for the others before it says who was where and "
+                                  "ends; nothing between two batches, or a save, may take longer", metavar="SECONDS")
     world_size: int = _option(0, "number of processes (0: from the environment)")
     local_rank: int = _option(-1, "number of this process on its machine (-1: from the environment)")
     # the outcome
@@ -153,6 +160,8 @@ class TrainConfig:
                 raise OptionError("%s %s: takes one of %s" % (option_name(row.name), value, ", ".join(choices)))
         if not self.lr_base > 0:
             raise OptionError("--lr-base %s: must be above 0" % self.lr_base)
+        if not 0 < self.dist_timeout < 1e6:
+            raise OptionError("--dist-timeout %s: takes seconds, above 0 and below a million" % self.dist_timeout)
         if self.random_seed >= 2**32:
             raise OptionError("--random-seed %s: takes 0 to 4294967295" % self.random_seed)
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
@@ -168,6 +177,18 @@ class TrainConfig:
     def level(self) -> str:
         """The level in force: O0 without --amp."""
         return self.opt_level if self.amp else "O0"
+
+    @property
+    def reference_batch(self) -> int:
+        """The global batch that --lr-base is meant for: the recipe's, as its script starts it."""
+        recipe = self.recipe or ""
+        return int(RECIPES.get(recipe, {}).get("batch_size", TrainConfig.batch_size)) * PROCESSES.get(recipe, 1)
+
+    def rate(self, global_batch: int) -> float:
+        """The base rate for a global batch: --lr-base or, with --scale-lr, in proportion (Goyal et al. 2017, "Accurate,
+        Large Minibatch SGD", arXiv 1706.02677, section 2.1).
+        """
+        return self.lr_base * (global_batch / self.reference_batch if self.scale_lr else 1.0)
 
 
 def _check_precision(config: TrainConfig) -> None:

@@ -12,6 +12,7 @@ from train.metrics import Scores
 from train.prefetch import Prefetcher
 from train.speed import SpeedMeter
 from train.stopping import Asked, Stopped, StopRequest, describe
+from train.whereabouts import HERE
 
 LOG_INTERVAL, FIRST_LOG = 50, 10  # steps
 PRECISE_BN_STEPS = 500
@@ -84,6 +85,7 @@ class Run:
             return self._evaluate()
 
     def _evaluate(self) -> Scores:
+        HERE.at("evaluation")
         source = self.stop.watch(self.data.evaluation(), self.data.common_evaluation_steps)
         batches = progress(source, self.data.evaluation_steps, "evaluate", self.record.shows_progress)
         scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
@@ -94,6 +96,7 @@ class Run:
         steps = min(self.plan.steps_left(position), self.plan.last_step - position.step)
         if steps <= 0:
             return
+        HERE.at("epoch %d: its first batch" % (position.epoch + 1))
         self.trainer.model.train()
         first = position.samples // self.plan.global_batch
         source = Prefetcher(self.data.training(position.epoch, position.samples, steps), self.trainer.precision.device)
@@ -103,6 +106,7 @@ class Run:
         for i, batches in enumerate(progress(per_step, first + steps, text, self.record.shows_progress, first)):
             if i == 0:
                 self.meter.begin()
+            HERE.at("epoch %d step %d: training" % (position.epoch + 1, position.step + 1))
             rows, applied = [], True
             for micro, batch in enumerate(batches):
                 if batch.failures:
@@ -124,11 +128,13 @@ class Run:
         if self.stop.agreed():
             self._end(position)
         if self.plan.save_every and position.step % self.plan.save_every == 0:
+            HERE.at("step %d: saving" % position.step)
             self.meter.pause()
             self.record.save(position, evaluated=False)
             self.meter.begin()
 
     def _end(self, position: Position) -> NoReturn:
+        HERE.at("step %d: saving, as it was asked to stop" % position.step)
         path = self.record.save(position, evaluated=False)
         if self.record.failure:
             raise self.record.failure
@@ -146,6 +152,7 @@ class Run:
             self._end(position)
         if done:
             position.epoch, position.samples = position.epoch + 1, 0
+        HERE.at("epoch %d: its end, saving" % position.epoch)
         save = position.step >= self.plan.last_step or (done and position.epoch % self.plan.save_frequency == 0)
         self.record.epoch(position, scores, self.meter.total(), None if done else own, save, of_last_step)
         return scores
@@ -162,6 +169,7 @@ class Run:
 
     def _settle_and_evaluate(self, epoch: int) -> Scores:
         if self.plan.precise_bn:
+            HERE.at("epoch %d: precise BN" % epoch)
             batches = self.data.statistics(epoch, min(PRECISE_BN_STEPS, self.plan.steps_per_epoch))
             self.trainer.refine_batchnorm(self.stop.watch(batches), self.failed)
         average_buffers(self.trainer.module)

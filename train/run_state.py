@@ -21,7 +21,7 @@ from train.speed import Speed
 
 # The options that a resumed run must share with its beginning. What the schedule makes of its own is compared as such.
 SAME = ("dataset", "split", "random_seed", "shuffle_window", "clip_length", "train_frame_interval", "crop_size",
-        "epoch_div_factor", "weight_decay", "clip_grad_norm", "fine_tune", "precise_bn", "mixup", "cutmix",
+        "epoch_div_factor", "weight_decay", "clip_grad_norm", "fine_tune", "precise_bn", "sync_bn", "mixup", "cutmix",
         "random_erasing", "label_smoothing")
 
 

@@ -125,8 +125,9 @@ class _Pieces:
         return getattr(self.file, name)
 
     def write(self, data):
-        for start in range(0, len(data), 32):
-            self.file.write(data[start:start + 32])
+        size = max(8, len(data) // 50)
+        for start in range(0, len(data), size):
+            self.file.write(data[start:start + size])
             self.file.flush()
             self.moment()
 

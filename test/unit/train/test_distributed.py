@@ -1,6 +1,7 @@
-"""Several processes do what one does: real gloo groups on this machine."""
+"""Who a process is, what it does alone, and what counts as having lost the others. Real groups: test_ranks.py."""
 
 import copy
+import datetime
 import hashlib
 
 import pytest
@@ -16,9 +17,11 @@ from train import distributed
 from train.amp import Precision
 from train.ema import AveragedWeights
 from train.gradient_norm import GradientNorm
+from train.launch import free_port
 from train.loop import Slots, Trainer, dropout_seed
 from train.optim import build_sgd, parameter_groups
 from train.schedule import LearningRate
+from train.whereabouts import Watch, Whereabouts
 
 CPU = torch.device("cpu")
 STAGES = (StageSpec("conv2", 1, 4, 8, (1, 1, 1), (1,)), StageSpec("conv3", 1, 8, 16, (2, 2, 2), (), (1,)),
@@ -162,3 +165,42 @@ def test_every_seed_step_and_rank_has_a_dropout_of_its_own():
     for seed in seeds:
         torch.manual_seed(seed)
     assert dropout_seed(1, 2, 0) == int(hashlib.sha256(b"1 2 0").hexdigest()[:16], 16) // 2
+
+
+@pytest.mark.parametrize("text, contact", [
+    ("[/x/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.1]:61", True),
+    ("NCCL communicator was aborted on rank 1", True), ("HCCL error in: x", True),
+    ("mat1 and mat2 shapes cannot be multiplied", False), ("DataLoader timed out after 5 seconds", False)])
+def test_only_broken_contact_is_taken_for_it(monkeypatch, capsys, text, contact):
+    here = Whereabouts()
+    monkeypatch.setattr(distributed, "HERE", here)
+    assert not distributed.lost_contact(RuntimeError(text))  # alone nobody can be lost
+    here.watch = Watch(1, 2, 60.0, here=here)
+    assert distributed.lost_contact(RuntimeError(text)) == contact == here.watch.is_lost
+    assert ("rank 1 of 2 has lost the others at 'starting' (%s)" % text in capsys.readouterr().err) == contact
+    distributed.stop()
+    assert here.watch is None
+
+
+def test_a_group_that_does_not_come_together_is_refused_with_the_option(tmp_path):
+    with pytest.raises(ConnectionError, match="rank 0 of 2 .* --dist-timeout 0.5 seconds"):
+        distributed.start(distributed.Ranks(0, 0, 2), "gloo", "file://%s/meet" % tmp_path, 0.5)
+    assert not distributed.in_group() and distributed.HERE.watch is None
+
+
+def test_processes_that_are_started_again_meet_where_those_before_left_nothing(monkeypatch):
+    port = free_port()
+    server = torch.distributed.TCPStore("127.0.0.1", port, 1, True)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RESTART_COUNT": "0",
+                        "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    limit = datetime.timedelta(seconds=20)
+    assert distributed._unused_store("env://", 1, limit) is None
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    assert distributed._unused_store("tcp://127.0.0.1:1", 1, limit) is None
+    server.set("rank 1", "the one before")
+    store = distributed._unused_store("env://", 1, limit)
+    store.set("rank 1", "now")
+    assert server.get("rank 1") == b"the one before" and server.get("glore/attempt 2/rank 1") == b"now"
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert distributed._unused_store("env://", 1, limit) is None

@@ -9,14 +9,14 @@ from train.options import build_parser, parse_options
 
 # Scripts rely on these names. Extend the list with a new option; never take one away.
 FROZEN = """
---accumulate --activation-checkpointing --allow-change --amp --amp-dtype --amp-engine --backend
---bad-video-budget --batch-size --clip-grad-norm --clip-length --crop-size --cutmix --data-root --dataset
---describe --deterministic --device --dist-url --distributed --dry-run --ema-decay --end-epoch
---epoch-div-factor --eval-batch-size --eval-only --execution --fine-tune --keep --label-smoothing --local-rank
---log-file --log-samples --loss-scale --lr-base --lr-factor --lr-steps --max-bad-steps --max-steps --mixup
---model-dir --network --opt-level --precise-bn --pretrained --profile --random-erasing --random-seed --recipe
---resume --save-every --save-frequency --shuffle-window --source --split --strict --task-name
---train-frame-interval --val-frame-interval --warmup-steps --weight-decay --workers --world-size
+--accumulate --activation-checkpointing --allow-change --amp --amp-dtype --amp-engine --backend --bad-video-budget
+--batch-size --clip-grad-norm --clip-length --crop-size --cutmix --data-root --dataset --describe --deterministic
+--device --dist-timeout --dist-url --distributed --dry-run --ema-decay --end-epoch --epoch-div-factor
+--eval-batch-size --eval-only --execution --fine-tune --keep --label-smoothing --local-rank --log-file --log-samples
+--loss-scale --lr-base --lr-factor --lr-steps --max-bad-steps --max-steps --mixup --model-dir --network --opt-level
+--precise-bn --pretrained --profile --random-erasing --random-seed --recipe --resume --save-every --save-frequency
+--scale-lr --shuffle-window --source --split --strict --sync-bn --task-name --train-frame-interval
+--val-frame-interval --warmup-steps --weight-decay --workers --world-size
 """.split()
 
 
