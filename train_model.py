@@ -99,9 +99,8 @@ def task_of(config: TrainConfig) -> str:
 
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
     """The batches of this process."""
-    low, high = (int(round(share * config.crop_size)) for share in spec.scale_range)
-    geometry = ClipGeometry(config.clip_length, config.train_frame_interval, config.val_frame_interval,
-                            config.crop_size, (low, high), int(round(spec.eval_scale * config.crop_size)))
+    geometry = ClipGeometry.of(config.clip_length, config.train_frame_interval, config.val_frame_interval,
+                               config.crop_size, spec.scale_range, spec.eval_scale)
     share = Share(runtime.ranks.rank, runtime.ranks.world_size, config.batch_size, config.eval_batch_size,
                   runtime.workers, runtime.device.type != "cpu")
     return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor,
