@@ -21,6 +21,7 @@ import torch
 from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
 from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
+from data.modalities import MODALITIES
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import usable_cores
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
@@ -92,11 +93,6 @@ def check_before_data(config: TrainConfig) -> None:
         find_weights_file(spec.name, config.pretrained)
 
 
-def task_of(config: TrainConfig) -> str:
-    """The run's name."""
-    return config.task_name or ("%s_%s" % (config.dataset, config.network)).lower()
-
-
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
     """The batches of this process."""
     geometry = ClipGeometry.of(config.clip_length, config.train_frame_interval, config.val_frame_interval,
@@ -115,7 +111,8 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
 
 def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
-    network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
+    network = build_network(config.network, num_classes, not config.resume and config.pretrained,
+                            MODALITIES[config.modality].channels).to(runtime.device)
     LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
@@ -127,9 +124,9 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps
     precision.attach(network, optimizer)
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
-                   config.random_seed, runtime.ranks.rank)
-    return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
-                   runtime.ranks.rank, mix)
+                   config.random_seed, runtime.ranks.rank, config.modality)
+    return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype, config.modality),
+                   config.random_seed, runtime.ranks.rank, mix)
 
 
 class Job:
@@ -137,7 +134,7 @@ class Job:
 
     def __init__(self, config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> None:
         self.config, self.videos, self.runtime = config, videos, runtime
-        task = task_of(config)
+        task = config.task
         self.folder = folder = Path(config.model_dir) / task
         self.began, self.position = time.time(), Position()
         self.global_batch = config.batch_size * runtime.ranks.world_size
@@ -182,7 +179,8 @@ class Job:
     def _resume(self) -> None:
         path = self.checkpoints.find(self.config.resume)
         content = checkpoint.load_checkpoint(path)
-        expected: Dict[str, Any] = {"network": self.config.network, "class_names": list(self.videos.class_names)}
+        expected: Dict[str, Any] = {"network": self.config.network, "modality": self.config.modality,
+                                    "class_names": list(self.videos.class_names)}
         if not self.config.eval_only:
             expected.update(dataset=self.config.dataset, split=self.config.split, random_seed=self.config.random_seed,
                             shuffle_window=self.config.shuffle_window, global_batch=self.global_batch,
@@ -206,8 +204,8 @@ class Job:
                 "protocol": PROTOCOL, "device": devices.device_name(device), "torch": str(torch.__version__),
                 "num_unreadable": scores.unreadable, "loss": scores.loss, "steps": self.position.step,
                 "skipped_steps": precision.scaler.skipped, "peak_memory_bytes": devices.peak_memory(device),
-                "network": self.config.network, "dataset": self.videos.name, "split": self.config.split,
-                "class_names": list(self.videos.class_names)}
+                "network": self.config.network, "modality": self.config.modality, "dataset": self.videos.name,
+                "split": self.config.split, "class_names": list(self.videos.class_names)}
 
     def execute(self) -> None:
         """Profiles, evaluates or trains, as the options say."""
@@ -249,13 +247,13 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     runtime = start_runtime(config)
     if config.dry_run:
         choose_precision(config, runtime.device)
-        load_videos(spec, config.data_root, config.split, config.source)
+        load_videos(spec, config.data_root, config.split, config.source, config.modality)
         return None
     for line in notices + [describe_config(config, sources)]:
         LOGGER.info("%s", line)
     if config.fine_tune and not (config.pretrained or config.resume):
         LOGGER.warning("--fine-tune without --pretrained: the network starts from scratch, at half the rate")
-    videos = load_videos(spec, config.data_root, config.split, config.source)
+    videos = load_videos(spec, config.data_root, config.split, config.source, config.modality)
     for line in videos.notes + ["%s: %d training and %d test videos of %d classes" % (
             videos.name, len(videos.train), len(videos.test), len(videos.class_names))]:
         LOGGER.info("%s", line)

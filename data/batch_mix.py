@@ -2,7 +2,7 @@
 
 Papers: Zhong et al., AAAI 2020; Zhang et al., ICLR 2018; Yun et al., ICCV 2019; Szegedy et al., CVPR 2016. Ranges, and
 the choice between mixup and CutMix, are those of timm and SlowFast. A box is the same in all frames of a clip.
-Shapes: N clip, C = R, G, B, T frame, H, W; K class.
+Shapes: N clip, C = R, G, B (of flow: x, y), T frame, H, W; K class.
 """
 import math
 from typing import NamedTuple, Optional, Tuple
@@ -10,7 +10,8 @@ from typing import NamedTuple, Optional, Tuple
 import numpy as np
 import torch
 
-from data.device_transforms import normalize
+from data.device_transforms import RGB, normalize
+from data.modalities import MODALITIES, Modality
 from data.randomness import random_state, uniform_noise
 
 ERASED_AREA = (0.02, 1 / 3)  # share of a frame
@@ -76,12 +77,12 @@ def draw_erasing(state: np.random.RandomState, probability: float, height: int,
     return None
 
 
-def erase(clip: torch.Tensor, box: Box, key: int) -> None:
-    """Fills the box of one normalised clip (3, T, H, W) with levels uniform in [0, 255), as the paper does."""
-    part = box.of(clip)  # (3, T, h, w)
+def erase(clip: torch.Tensor, box: Box, key: int, modality: Modality = RGB) -> None:
+    """Fills the box of one normalised clip (C, T, H, W) with levels uniform in [0, 255), as the paper does."""
+    part = box.of(clip)  # (C, T, h, w)
     keys = torch.full((1,), key, dtype=torch.int64, device=clip.device)
-    levels = uniform_noise(keys, part.numel()).mul_(255).view(1, *part.shape)  # (1, 3, T, h, w)
-    part.copy_(normalize(levels)[0])
+    levels = uniform_noise(keys, part.numel()).mul_(255).view(1, *part.shape)  # (1, C, T, h, w)
+    part.copy_(normalize(levels, modality)[0])
 
 
 def partners(values: torch.Tensor) -> torch.Tensor:
@@ -108,14 +109,14 @@ def smooth_labels(labels: torch.Tensor, num_classes: int, smoothing: float) -> t
 
 
 class BatchMix:
-    """Normalised clips (N, 3, T, H, W) and labels (N,) of a training step -> clips and targets, nothing read back.
+    """Normalised clips (N, C, T, H, W) and labels (N,) of a training step -> clips and targets, nothing read back.
 
     Clips are changed in place. Targets are shares of the classes (N, K) float32, or the labels themselves where no
     option touches them. The mix follows from (seed, step), an erased box from (seed, step, place in the global batch).
     """
 
-    def __init__(self, options: MixOptions, num_classes: int, seed: int, rank: int = 0) -> None:
-        self.options, self.num_classes = options, num_classes
+    def __init__(self, options: MixOptions, num_classes: int, seed: int, rank: int = 0, modality: str = "rgb") -> None:
+        self.options, self.num_classes, self._modality = options, num_classes, MODALITIES[modality]
         self._seed, self._rank = seed, rank
         self._scratch = np.random.RandomState(0)
 
@@ -142,7 +143,7 @@ class BatchMix:
             state = self._state(step, first + i, "erase")
             erasing = draw_erasing(state, self.options.random_erasing, clip.shape[3], clip.shape[4])
             if erasing is not None:
-                erase(clip[i], *erasing)
+                erase(clip[i], *erasing, modality=self._modality)
 
     def _state(self, step: int, place: int, stream: str) -> np.random.RandomState:
         return random_state(self._seed, step, place, stream, reuse=self._scratch)

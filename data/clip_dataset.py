@@ -1,6 +1,6 @@
 """Row -> reader -> sampler -> host transform -> clip; clips -> batch. All draws follow from (seed, epoch, sample).
 
-Shapes: N clip, T frame, H, W, C = R, G, B.
+Shapes: N clip, T frame, H, W, C = R, G, B (of flow: x, y).
 """
 import copy
 from functools import partial
@@ -14,15 +14,16 @@ from torch.utils.data.dataloader import default_collate
 from data.bad_videos import BadVideoBudgetExceeded, Failure, named
 from data.clip_readers import Reader, UnreadableClip, open_clip
 from data.clip_sampling import even_clip, random_clip
+from data.modalities import MODALITIES
 from data.packed_store import PackedVideos
 from data.randomness import noise_key, random_state
 from data.sample_order import SampleOrder
-from data.transforms import EvalTransform, TrainAugmentation
+from data.transforms import Colour, EvalTransform, TrainAugmentation
 from data.video_list import VideoList
 
 MOST_TRIES = 64  # rows looked at for one clip
 States = Callable[[str], np.random.RandomState]
-NO_SHIFT, NO_JITTER = (0, 0, 0), (0.0, 0.0)
+NO_COLOUR = Colour((0, 0, 0), (0.0, 0.0))
 
 
 class ClipSample(NamedTuple):
@@ -40,7 +41,8 @@ class ClipSample(NamedTuple):
 
 
 class ClipBatch(NamedTuple):
-    """A batch as it travels to the device, which then applies `hls`, `jitter` and noise where `augmented`.
+    """A batch as it travels to the device, which then applies `hls`, `jitter` and noise where `augmented`: clips of RGB
+    that are trained on.
 
     `index` is the row of the video list that the frames are from; `failures` are (path, reason) of the rows that
     could not be read. An unreadable video of an evaluation has a black clip and `readable` False.
@@ -91,6 +93,7 @@ class ClipDataset(Dataset):
             raise ValueError("training wants a TrainAugmentation, evaluation an EvalTransform, not %s"
                              % type(transform).__name__)
         self.videos = videos
+        self._modality = MODALITIES[videos.modality]
         self.clip_length = clip_length
         self.interval = interval
         self.transform = transform
@@ -119,7 +122,7 @@ class ClipDataset(Dataset):
     def clip_shape(self) -> Tuple[int, ...]:
         """(T, H, W, C) of its clips; where an evaluation cuts several windows, their frames follow one another in T."""
         views = self.transform.views if isinstance(self.transform, EvalTransform) else 1
-        return views * self.clip_length, self.transform.crop, self.transform.crop, 3
+        return views * self.clip_length, self.transform.crop, self.transform.crop, self._modality.channels
 
     def __len__(self) -> int:
         return len(self.videos) * self.num_clips
@@ -144,9 +147,10 @@ class ClipDataset(Dataset):
         for row in self._rows_to_try(epoch, sample):
             clip = self._train_clip(row, transform, states, failures)
             if clip is not None:
-                colour = transform.colour(states)
-                return ClipSample(clip, self.videos.label(row), row, colour.hls, colour.jitter,
-                                  noise_key(self.seed, epoch, sample), True, tuple(failures), True)
+                coloured = self._modality.coloured
+                colour = transform.colour(states) if coloured else NO_COLOUR
+                return ClipSample(clip, self.videos.label(row), row, *colour, noise_key(self.seed, epoch, sample), True,
+                                  tuple(failures), coloured)
         raise BadVideoBudgetExceeded("%d videos on end cannot be read; is the data set complete, and in place?\n%s"
                                      % (len(failures), named(failures)))
 
@@ -193,7 +197,7 @@ class ClipDataset(Dataset):
         except UnreadableClip as error:
             failures = (self._failure(row, error),)
             clip = np.zeros(self.clip_shape, np.uint8)
-        return ClipSample(clip, self.videos.label(row), row, NO_SHIFT, NO_JITTER, 0, not failures, failures, False)
+        return ClipSample(clip, self.videos.label(row), row, *NO_COLOUR, 0, not failures, failures, False)
 
     def _open(self, row: int) -> Reader:
         if isinstance(self.videos, PackedVideos):

@@ -1,6 +1,7 @@
-"""Frames of one video by exact index: a video file decoded with OpenCV, or a folder of numbered JPEG files.
+"""Frames of one video by exact index: a video file decoded with OpenCV, or a folder of numbered JPEG files, of frames or
+of optical flow.
 
-Both give the frames that a decode from frame 0 gives.
+They give the frames that a decode from frame 0 gives.
 """
 import contextlib
 import os
@@ -23,6 +24,8 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 # JPEG is decoded to R, G, B at once where this OpenCV can.
 JPEG_FLAGS = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
 JPEG_BLUE_FIRST = not hasattr(cv2, "IMREAD_COLOR_RGB")
+GREY_FLAGS = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+FLOW_NAMES = ("flow_x_{:05d}.jpg", "flow_y_{:05d}.jpg")
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the segments that state height and width
 
 
@@ -102,7 +105,7 @@ class RawFrames(Reader):
         self.template = template
         if facts is not None and facts.mtime_ns == _status(self.path).st_mtime_ns:
             self.facts, num_frames = facts, facts.num_frames
-        self.num_frames = self._count() if num_frames is None else num_frames
+        self.num_frames = _count_numbered(self.path, template) if num_frames is None else num_frames
 
     def frames(self, wanted: Sequence[int]) -> Frames:
         """Frame 0 is file 1."""
@@ -112,26 +115,54 @@ class RawFrames(Reader):
                 image = _decode_jpeg(name)
             yield image
 
-    def _count(self) -> int:
-        before, after = re.split(r"\{.*?\}", self.template)
-        numbered = re.compile(re.escape(before) + r"(\d+)" + re.escape(after) + r"\Z")
-        try:
-            names = set(os.listdir(self.path))
-        except OSError as error:
-            raise UnreadableClip(self.path, "the folder of frames cannot be listed (%s)" % error.strerror)
-        count = sum(1 for name in names if numbered.match(name))
-        if count == 0:
-            raise UnreadableClip(self.path, "no frame named like %s in the folder" % self.template.format(1))
-        for number in range(1, count + 1):
-            if self.template.format(number) not in names:
-                raise UnreadableClip(self.path, "%d frames, but %s is missing: frames are numbered from 1 without a gap"
-                                     % (count, self.template.format(number)))
-        return count
+
+class FlowFrames(Reader):
+    """The optical flow of one video: grey JPEG files numbered from 1, of x and of y; one frame (H, W, C = x, y) is the
+    flow from a frame of the video to the next, so there is one less. Without `num_frames` the folder is listed.
+
+    Facts of an index are of other files and are not used.
+    """
+
+    channels, blue_first = 2, False
+
+    def __init__(self, path: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None) -> None:
+        self.path = os.path.abspath(path)
+        if num_frames is None:
+            num_frames = min(_count_numbered(self.path, template) for template in FLOW_NAMES)
+        self.num_frames = num_frames
+
+    def frames(self, wanted: Sequence[int]) -> Frames:
+        """Frame 0 is file 1 of both."""
+        for index in wanted:
+            names = [os.path.join(self.path, name.format(index + 1)) for name in FLOW_NAMES]
+            with readable_before(index, names[0]):
+                x, y = (_decode_jpeg(name, GREY_FLAGS) for name in names)
+                if x is not None and y is not None and x.shape != y.shape:
+                    raise UnreadableClip(names[1], "its size is not that of %s" % os.path.basename(names[0]))
+            yield None if x is None or y is None else np.stack((x, y), 2)
+
+
+def _count_numbered(folder: str, template: str) -> int:
+    """How many files are named by the template with the numbers from 1 on. UnreadableClip for none, and for a gap."""
+    before, after = re.split(r"\{.*?\}", template)
+    numbered = re.compile(re.escape(before) + r"(\d+)" + re.escape(after) + r"\Z")
+    try:
+        names = set(os.listdir(folder))
+    except OSError as error:
+        raise UnreadableClip(folder, "the folder of frames cannot be listed (%s)" % error.strerror)
+    count = sum(1 for name in names if numbered.match(name))
+    if count == 0:
+        raise UnreadableClip(folder, "no frame named like %s in the folder" % template.format(1))
+    for number in range(1, count + 1):
+        if template.format(number) not in names:
+            raise UnreadableClip(folder, "%d frames, but %s is missing: frames are numbered from 1 without a gap"
+                                 % (count, template.format(number)))
+    return count
 
 
 def open_clip(path: str, kind: str, num_frames: Optional[int] = None, facts: Optional[VideoFacts] = None) -> Reader:
     """The reader of a row: `kind`, `num_frames` and `facts` as VideoList has them."""
-    return {"video": VideoFile, "rawframes": RawFrames}[kind](path, num_frames, facts)
+    return {"video": VideoFile, "rawframes": RawFrames, "flow": FlowFrames}[kind](path, num_frames, facts)
 
 
 def _status(path: str) -> os.stat_result:
@@ -211,13 +242,13 @@ def _check_size(path: str, width: int, height: int) -> None:
         raise UnreadableClip(path, reason)
 
 
-def _decode_jpeg(path: str) -> Optional[np.ndarray]:
-    """One JPEG file -> (H, W, 3)."""
+def _decode_jpeg(path: str, flags: int = JPEG_FLAGS) -> Optional[np.ndarray]:
+    """One JPEG file -> (H, W, 3); (H, W) by the flags for grey."""
     _regular_file(path)
-    return decode_jpeg(_file_bytes(path), path)
+    return decode_jpeg(_file_bytes(path), path, flags)
 
 
-def decode_jpeg(data: bytes, path: str) -> Optional[np.ndarray]:
+def decode_jpeg(data: bytes, path: str, flags: int = JPEG_FLAGS) -> Optional[np.ndarray]:
     """The bytes of a JPEG file -> (H, W, 3), the size checked before it is decoded; None where they are damaged."""
     if not data.startswith(JPEG_START):
         raise UnreadableClip(path, "not a JPEG file")
@@ -225,7 +256,7 @@ def decode_jpeg(data: bytes, path: str) -> Optional[np.ndarray]:
         raise UnreadableClip(path, "the JPEG file is cut off")
     height, width = _jpeg_size(data)
     _check_size(path, width, height)
-    return cv2.imdecode(np.frombuffer(data, np.uint8), JPEG_FLAGS)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
 
 
 def _jpeg_size(data: bytes) -> List[int]:

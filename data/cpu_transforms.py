@@ -1,7 +1,7 @@
 """The batched part of the augmentation on a processor: OpenCV and NumPy, in blocks that the caches hold.
 
 Rounding and order of the sums are those of data/device_transforms.py, which serves every other device.
-N clip, C = R, G, B, T frame, H, W.
+N clip, C = R, G, B (of flow: x, y), T frame, H, W.
 """
 from typing import Any, Optional, Sequence
 
@@ -76,8 +76,8 @@ class CpuTransform:
 
     def _clip(self, clip: np.ndarray, out: torch.Tensor, shift: Optional[HlsShift],
               noise: Optional[PixelNoise]) -> None:
-        length, height, width, _ = clip.shape
-        planes = [np.empty((height, width), np.uint8) for _ in range(3)]
+        length, height, width, channels = clip.shape
+        planes = [np.empty((height, width), np.uint8) for _ in range(channels)]
         buffer = None if out.dtype == torch.float32 else torch.empty(height, width)
         for frame, image in enumerate(clip):
             levels = cv2.split(image if shift is None else shift.apply(image), planes)

@@ -1,8 +1,8 @@
 """The device's part of the augmentation, batched: HLS jitter, pixel noise, normalisation, layout.
 
-All functions take clips as (N, C, T, H, W): N clip, C = R, G, B, T frame. Values are levels 0..255 until normalised.
-The HLS arithmetic is OpenCV's 8-bit one: float inside, rounded to whole levels in between. On a processor OpenCV itself
-does it, see data/cpu_transforms.py.
+All functions take clips as (N, C, T, H, W): N clip, C = R, G, B (of flow: x, y), T frame. Values are levels
+0..255 until normalised. The HLS arithmetic is OpenCV's 8-bit one: float inside, rounded to whole levels in between. On
+a processor OpenCV itself does it, see data/cpu_transforms.py.
 """
 from typing import Any, Iterator, Sequence, Tuple
 
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from data.cpu_transforms import CpuTransform
+from data.modalities import MODALITIES, Modality
 from data.randomness import uniform_noise
 
-MEAN = (124 / 255, 117 / 255, 104 / 255)
-STD = 1 / (0.0167 * 255)
+RGB = MODALITIES["rgb"]
 LEVEL = 1 / 255
 LEAST_CHROMA = 1.1920929e-07  # below it a pixel is grey
 VALUES_AT_ONCE = 1 << 25
@@ -45,30 +45,36 @@ def clip_noise(keys: torch.Tensor, span: torch.Tensor, shape: Sequence[int]) -> 
     return noise.view(len(keys), *shape)  # (N, C, T, H, W)
 
 
-def normalize(clip: torch.Tensor) -> torch.Tensor:
-    """Levels 0..255 -> float32 (value / 255 - mean) / std of each channel of (N, 3, T, H, W)."""
+def normalize(clip: torch.Tensor, modality: Modality = RGB) -> torch.Tensor:
+    """Levels 0..255 -> float32 (value / 255 - mean) / std of each channel of (N, C, T, H, W)."""
     scaled = clip.to(torch.float32).div(255)
-    for channel, mean in enumerate(MEAN):  # numbers, where a tensor of them would be copied to the device each time
+    for channel, mean in enumerate(modality.mean):  # numbers: a tensor of them would be copied to the device each time
         scaled[:, channel].sub_(mean)
-    return scaled.div_(STD)
+    return scaled.div_(modality.std)
 
 
 class DeviceTransform:
-    """A ClipBatch on its device -> the network's input (N, C, T, H, W), contiguous, in `dtype`."""
+    """A ClipBatch on its device -> the network's input (N, C, T, H, W), contiguous, in `dtype`; `modality` is one of
+    MODALITIES.
+    """
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32, modality: str = "rgb") -> None:
         self.dtype = dtype
-        self._on_cpu = CpuTransform(MEAN, STD)
+        self._modality = MODALITIES[modality]
+        self._on_cpu = CpuTransform(self._modality.mean, self._modality.std)
 
     def __call__(self, batch: Any) -> torch.Tensor:
         count, frames, height, width, channels = batch.clip.shape
+        assert channels == self._modality.channels, "clips of %d channels" % channels
         out = torch.empty((count, channels, frames, height, width), dtype=self.dtype, device=batch.clip.device)
-        fill = self._on_cpu.apply if batch.clip.device.type == "cpu" else transform_in_blocks
-        fill(batch, out)
+        if batch.clip.device.type == "cpu":
+            self._on_cpu.apply(batch, out)
+        else:
+            transform_in_blocks(batch, out, self._modality)
         return out
 
 
-def transform_in_blocks(batch: Any, out: torch.Tensor) -> None:
+def transform_in_blocks(batch: Any, out: torch.Tensor, modality: Modality = RGB) -> None:
     """Fills `out` (N, C, T, H, W) from a ClipBatch, with what any device can compute."""
     clip = batch.clip.permute(0, 4, 1, 2, 3)  # (N, C, T, H, W)
     if batch.augmented:
@@ -77,7 +83,7 @@ def transform_in_blocks(batch: Any, out: torch.Tensor) -> None:
         block = clip[part, :, frames]
         if batch.augmented:
             block = pixel_jitter(hls_jitter(block, batch.hls[part]), noise[part, :, frames])
-        out[part, :, frames] = normalize(block)
+        out[part, :, frames] = normalize(block, modality)
 
 
 def _blocks(shape: Sequence[int], values: int) -> Iterator[Tuple[slice, slice]]:

@@ -1,6 +1,7 @@
 """What every source of frames has in common: from frame indices to a clip.
 
-A frame is cut as soon as it is decoded, so that no more than one is held whole. T frame, H, W, C = R, G, B.
+A frame is cut as soon as it is decoded, so that no more than one is held whole. T frame, H, W, C = R, G, B (of flow: x,
+y).
 """
 import contextlib
 from typing import Dict, Generator, Iterator, List, Optional, Sequence, Tuple
@@ -41,15 +42,16 @@ def readable_before(index: int, path: str) -> Iterator[None]:
 class _Clip:
     """The frames gathered so far; allocated when the first one says its size."""
 
-    def __init__(self, length: int, cut_of: CutOf, blue_first: bool, out: Optional[np.ndarray]) -> None:
-        self._length, self._cut_of, self._blue_first, self._out = length, cut_of, blue_first, out
+    def __init__(self, source: "Reader", length: int, cut_of: CutOf, out: Optional[np.ndarray]) -> None:
+        self._length, self._cut_of, self._out = length, cut_of, out
+        self._channels, self._blue_first = source.channels, source.blue_first
         self._shape: Tuple[int, ...] = ()
         self._cutter: Optional[FrameCutter] = None
-        self.frames = np.empty((0, 0, 0, 3), np.uint8)
+        self.frames = np.empty((0, 0, 0, source.channels), np.uint8)
 
     def fill(self, places: List[int], frame: Optional[np.ndarray], path: str) -> None:
-        """Puts the cut of one decoded frame (H, W, 3) at its places."""
-        if frame is None or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        """Puts the cut of one decoded frame (H, W, C) at its places."""
+        if frame is None or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != self._channels:
             raise UnreadableClip(path, "a frame cannot be decoded to 8-bit colour")
         if self._cutter is None:
             self._cutter = self._begin(frame.shape)
@@ -64,7 +66,7 @@ class _Clip:
     def _begin(self, shape: Tuple[int, ...]) -> FrameCutter:
         self._shape = shape
         cut = self._cut_of(shape[0], shape[1])
-        clip_shape = (self._length, cut.window.height, cut.window.width, 3)
+        clip_shape = (self._length, cut.window.height, cut.window.width, self._channels)
         fits = self._out is not None and self._out.shape == clip_shape
         self.frames = self._out if fits and self._out is not None else np.empty(clip_shape, np.uint8)
         return FrameCutter(cut, shape[0], shape[1])
@@ -88,23 +90,24 @@ class Reader:
     path: str
     num_frames: int
     facts: Optional[VideoFacts] = None  # what the index knows, where it is true of the file as it is now
+    channels = 3
     blue_first = True  # whether frames() gives B, G, R
 
     def frames(self, wanted: Sequence[int]) -> Frames:
-        """The frames at `wanted` (rising, each below num_frames), one after the other: (H, W, 3) uint8, None for one
+        """The frames at `wanted` (rising, each below num_frames), one after the other: (H, W, C) uint8, None for one
         that is no picture. A frame is valid until the next is asked for. Raises UnreadableClip.
         """
         raise NotImplementedError
 
     def read(self, indices: Sequence[int], cut_of: CutOf = whole_frame, out: Optional[np.ndarray] = None) -> np.ndarray:
-        """The frames at `indices`, in any order, repeats allowed, cut as `cut_of` says: (T, H, W, C) uint8 RGB.
+        """The frames at `indices`, in any order, repeats allowed, cut as `cut_of` says: (T, H, W, C) uint8.
 
         `cut_of` is called once, when the first frame tells the size. `out` is filled and returned where it has the
         clip's shape. Raises UnreadableClip, also where the frames of the clip differ in size.
         """
         places = _places(indices, self.num_frames, self.path)
         wanted = sorted(places)
-        clip = _Clip(len(indices), cut_of, self.blue_first, out)
+        clip = _Clip(self, len(indices), cut_of, out)
         with contextlib.closing(self.frames(wanted)) as frames:
             for index in wanted:
                 frame = next(frames, None)

@@ -2,16 +2,19 @@
 
 Each random transform is a draw(random state) -> parameters; what happens to the frames is a Cut, which a reader applies
 to each frame as it is decoded. The reference's rounding and order of draws are kept, so that its random streams give
-its pictures. T frame, H, W, C = R, G, B.
+its pictures. T frame, H, W, C = R, G, B (of flow: x, y).
 """
 from typing import Callable, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
 
+from data.modalities import MODALITIES, NEGATED
+
 ASPECT_RANGE = (0.8, 1 / 0.8)
 HLS_REACH = (15, 35, 25)  # hue (0-180 scale), lightness, saturation
 JITTER_REACH = 20.0
+FLOW_CHANNELS = MODALITIES["flow"].channels
 RandomState = np.random.RandomState
 States = Callable[[str], RandomState]
 
@@ -26,7 +29,10 @@ class Window(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What becomes of each frame of a clip: resized to `width` x `height`, of that the window, mirrored for `flip`."""
+    """What becomes of each frame of a clip: resized to `width` x `height`, of that the window, mirrored for `flip`.
+
+    In a mirror flow to the right is flow to the left.
+    """
 
     width: int
     height: int
@@ -109,8 +115,15 @@ class FrameCutter:
             part = cv2.cvtColor(part, cv2.COLOR_BGR2RGB, dst=out)
         if self._cut.flip:
             cv2.flip(part, 1, dst=out)
+            _turn_flow(out)
         elif not blue_first:
             out[...] = part
+
+
+def _turn_flow(mirrored: np.ndarray) -> None:
+    """In a mirror flow to the right is flow to the left: (..., C), changed in place where C says that it is flow."""
+    if mirrored.shape[-1] == FLOW_CHANNELS:
+        mirrored[..., 0] = NEGATED[mirrored[..., 0]]
 
 
 def cut_clip(clip: np.ndarray, cut: Cut) -> np.ndarray:
@@ -200,4 +213,7 @@ class EvalTransform:
             parts.append(clip[:, top:top + self.crop, left:left + self.crop])
         if self.flips:
             parts += [part[:, :, ::-1] for part in parts]
-        return np.concatenate(parts)  # (views*T, crop, crop, C)
+        windows = np.concatenate(parts)  # (views*T, crop, crop, C)
+        if self.flips:
+            _turn_flow(windows[len(windows) // 2:])
+        return windows

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.sample_order import Stretches
 
-KINDS = ("video", "rawframes", "packed")
+KINDS = ("video", "rawframes", "packed", "flow")
 
 
 class VideoFacts(NamedTuple):
@@ -23,8 +23,8 @@ class VideoFacts(NamedTuple):
 class VideoList:
     """Rows of (path below root, label), in the order given. Read-only, picklable, constant time a row.
 
-    `kind` says what a path leads to: 'video' (one file), 'rawframes' (a folder of numbered JPEG files) or 'packed' (see
-    data/packed_store.py).
+    `kind` says what a path leads to: 'video' (one file), 'rawframes' (a folder of numbered JPEG files), 'packed' (see
+    data/packed_store.py) or 'flow' (a folder of optical flow as JPEG files).
     `frame_counts`, where given, are trusted frame counts, 0 for unknown.
     Raises ValueError for a path that is empty, absolute or climbs with '..', and for a negative label.
     """
@@ -74,6 +74,11 @@ class VideoList:
     def facts(self, index: int) -> Optional[VideoFacts]:
         """What the index knows of the row's file, None where it knows nothing."""
         return None if self._facts is None else self._facts.row(index)
+
+    @property
+    def modality(self) -> str:
+        """What its clips show, one of MODALITIES."""
+        return "flow" if self.kind == "flow" else "rgb"
 
     def stretches(self) -> Optional[Stretches]:
         """How the rows lie on disk; None where each has a file of its own."""

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from data.clip_dataset import ClipDataset, collate_clips
-from data.device_transforms import MEAN, STD, DeviceTransform
+from data.device_transforms import RGB, DeviceTransform
 from data.randomness import random_state
 from data.transforms import TrainAugmentation
 from data.video_list import VideoList
@@ -67,7 +67,7 @@ def contact_sheet(title: str, class_names: List[str], videos: VideoList, clip: T
 
 def seen_by_network(clip: np.ndarray) -> np.ndarray:
     """A normalised clip (C, T, H, W) as a picture of its frames side by side: (H, T*W, C) uint8."""
-    levels = (clip * STD + np.asarray(MEAN, np.float32)[:, None, None, None]) * 255
+    levels = (clip * RGB.std + np.asarray(RGB.mean, np.float32)[:, None, None, None]) * 255
     channels, length, height, width = clip.shape
     frames = np.rint(levels).clip(0, 255).astype(np.uint8).transpose(2, 1, 3, 0)  # (H, T, W, C)
     return np.ascontiguousarray(frames.reshape(height, length * width, channels))

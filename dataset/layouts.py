@@ -140,7 +140,7 @@ def absent(rows: Sequence[Row], root: str, kind: str) -> Set[int]:
         folder, _, name = row.path.rpartition('/')
         if folder not in present:
             path = os.path.join(root, folder)
-            present[folder] = set(subfolders(path) if kind == 'rawframes' else listed(path))
+            present[folder] = set(listed(path) if kind == 'video' else subfolders(path))
         if name not in present[folder]:
             gone.add(place)
     return gone

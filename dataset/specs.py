@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from data.video_list import VideoList
 from dataset import motion10
+from dataset.flow import flow_remedy, look_for_flow, refuse_source
 from dataset.index import attach_index
 from dataset.layouts import Tree, absent, find_file, find_tree, homes_below, some_of, subfolders
 from dataset.lists import Row, place_of, read_class_names, read_class_table, read_counts
@@ -168,20 +169,35 @@ def find_rows(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, sou
     return Found(root, class_names, tree, rows, notes + rows.notes)
 
 
-def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto') -> VideoSet:
+def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, source: str = 'auto',
+                modality: str = 'rgb') -> VideoSet:
     """The videos of a split below `root` (default: the spec's own folder), all known to be there, with what the
-    index says of them where there is one; or those of the packed store that `root` is.
+    index says of them where there is one; or those of the packed store that `root` is. For flow, their optical flow.
 
     DataNotFound where there is nothing to read; ValueError for a list that is wrong or names absent files, for a store
-    that is damaged or does not fit its source, and for a split or source that does not exist.
+    that is damaged or does not fit its source, for a split or source that does not exist, and for flow of a source
+    that has none.
     """
     root = _checked_root(spec, root, split, source, SOURCES)
-    if source == 'packed' or source == 'auto' and is_store(root):
+    packed = source == 'packed' or source == 'auto' and is_store(root)
+    if modality == 'flow':
+        return _load_flow(spec, root, split, source, packed)
+    if packed:
         return VideoSet(spec.name, *packed_parts(root, spec.name, split))
     root, class_names, tree, rows, notes = find_rows(spec, root, split, source)
     train = _video_list(spec, rows.train, rows.train_list, tree.train_root, tree.kind, notes)
     test = _video_list(spec, rows.test, rows.test_list, tree.test_root, tree.kind, notes)
     notes += filter(None, (attach_index(root, train, 'training'), attach_index(root, test, 'test')))
+    return VideoSet(spec.name, class_names, train, test, notes)
+
+
+def _load_flow(spec: DatasetSpec, root: str, split: int, source: str, packed: bool) -> VideoSet:
+    remedy = flow_remedy(spec.name, root, spec.render is not None)
+    refuse_source(source, packed, remedy)
+    _, class_names, tree, rows, notes = find_rows(spec._replace(remedy=remedy), root, split, 'rawframes')
+    train = _video_list(spec, rows.train, rows.train_list, tree.train_root, 'flow', notes)
+    test = _video_list(spec, rows.test, rows.test_list, tree.test_root, 'flow', notes)
+    notes += look_for_flow(train, 'training', remedy) + look_for_flow(test, 'test', remedy)
     return VideoSet(spec.name, class_names, train, test, notes)
 
 
@@ -229,5 +245,6 @@ def _video_list(spec: DatasetSpec, rows: List[Row], list_path: str, root: str, k
         notes.append('%s: %d of %d videos are not there and are left out: %s'
                      % (list_path, len(gone), len(rows), some_of(names)))
         rows = [row for place, row in enumerate(rows) if place not in gone]
-    counts = [row.num_frames for row in rows] if any(row.num_frames for row in rows) else None
+    less = kind == 'flow'  # it leads from a frame to the next
+    counts = [max(0, row.num_frames - less) for row in rows] if any(row.num_frames for row in rows) else None
     return VideoList(root, [row.path for row in rows], [row.label for row in rows], kind, counts)

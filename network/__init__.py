@@ -1,4 +1,4 @@
-"""The networks: `build_network(name, num_classes, pretrained)` and the table NETWORKS of their names."""
+"""The networks: `build_network(name, num_classes, pretrained, channels)` and the table NETWORKS of their names."""
 import difflib
 import logging
 from pathlib import Path
@@ -21,13 +21,15 @@ def find_network(name: str) -> NetworkSpec:
     raise ValueError("--network %s is not known: choose one of %s%s" % (name, ", ".join(NETWORKS), hint))
 
 
-def build_network(name: str, num_classes: int, pretrained: Union[bool, str, Path] = False) -> GloReResNet3d:
-    """A network on the host, initialised, then loaded from its default file (True) or from the file named.
+def build_network(name: str, num_classes: int, pretrained: Union[bool, str, Path] = False,
+                  channels: int = 3) -> GloReResNet3d:
+    """A network for clips of `channels` (RGB 3, flow 2), on the host, initialised, then loaded from its default file
+    (True) or from the file named.
 
     The initial values come from torch's global generator. Errors: ValueError for an unknown name or a number of
     classes below 1, and those of network.weights.load_pretrained. What was loaded is logged.
     """
-    net = GloReResNet3d(find_network(name), num_classes)
+    net = GloReResNet3d(find_network(name), num_classes, channels)
     initialize(net)
     if pretrained:
         path = pretrained_path(net.name) if pretrained is True else pretrained

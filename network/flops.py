@@ -25,7 +25,7 @@ def _multiply_adds(module: Any, x: Tensor, out: Tensor) -> int:
 
 
 def count_flops(net: nn.Module, clip_shape: Sequence[int]) -> int:
-    """Multiply-adds of one forward pass on clip_shape: (3, T, H, W) for one clip, or (N, 3, T, H, W).
+    """Multiply-adds of one forward pass on clip_shape: (C, T, H, W) for one clip, or (N, C, T, H, W).
 
     Runs the network once, on zeros and where its weights are; nothing of it is changed.
     """

@@ -52,9 +52,9 @@ def _maxima(x: Tensor, dim: int) -> Tensor:
 
 
 def stem(layers: Any, clip: Tensor) -> Tensor:
-    """What the stem's layers give in evaluation: (N, 3, T, H, W) -> (N, C, T, H', W')."""
+    """What the stem's layers give in evaluation: (N, C, T, H, W) -> (N, O, T, H', W')."""
     conv, bn = layers.conv, layers.bn
-    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)            # (C,)
+    scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)            # (O,)
     x = F.conv3d(clip, conv.weight * scale[:, None, None, None, None], bn.bias - bn.running_mean * scale, conv.stride,
                  conv.padding)
-    return _maxima(_maxima(x, 3), 4).relu_()                            # (N, C, T, H', W')
+    return _maxima(_maxima(x, 3), 4).relu_()                            # (N, O, T, H', W')

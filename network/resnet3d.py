@@ -143,13 +143,13 @@ class GlobalMean(nn.Module):
 
 
 class Stem(nn.Sequential):
-    """(N, 3, T, H, W) -> (N, 32, T, H/4, W/4). With a `folded` workspace network/folded_eval.py evaluates it."""
+    """(N, C, T, H, W) -> (N, 32, T, H/4, W/4). With a `folded` workspace network/folded_eval.py evaluates it."""
 
     folded: Optional[Workspace] = None
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__(OrderedDict((
-            ("conv", nn.Conv3d(3, _STEM_WIDTH, (3, 5, 5), (1, 2, 2), (1, 2, 2), bias=False)),
+            ("conv", nn.Conv3d(channels, _STEM_WIDTH, (3, 5, 5), (1, 2, 2), (1, 2, 2), bias=False)),
             ("bn", nn.BatchNorm3d(_STEM_WIDTH, eps=BN_EPS)),
             ("relu", nn.ReLU(inplace=True)),
             ("max_pool", nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
@@ -175,19 +175,20 @@ def _stage(num_in: int, stage: StageSpec) -> nn.Sequential:
 
 
 class GloReResNet3d(nn.Module):
-    """A network of the table: clips (N, 3, T, H, W) -> logits (N, K). T >= 2, H and W >= 32; made for 8x224x224.
+    """A network of the table: clips (N, C, T, H, W) -> logits (N, K). T >= 2, H and W >= 32; made for 3x8x224x224.
 
     A clip of another shape is a ValueError that says what is wrong.
     """
 
-    def __init__(self, spec: NetworkSpec, num_classes: int) -> None:
+    def __init__(self, spec: NetworkSpec, num_classes: int, channels: int = 3) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError("num_classes must be at least 1, not %r" % (num_classes,))
         self.name = spec.name
         self.num_classes = num_classes
+        self.channels = channels
         conv2, conv3, conv4, conv5 = spec.stages
-        self.conv1 = Stem()
+        self.conv1 = Stem(channels)
         self.conv2 = _stage(_STEM_WIDTH, conv2)
         self.conv3 = _stage(conv2.out, conv3)
         self.conv4 = _stage(conv3.out, conv4)
@@ -201,8 +202,8 @@ class GloReResNet3d(nn.Module):
         self.classifier = nn.Linear(conv5.out, num_classes)
 
     def forward(self, clip: Tensor) -> Tensor:
-        if clip.dim() != 5 or clip.shape[1] != 3:
-            raise ValueError("the network takes clips (N, 3, T, H, W), not %s" % (tuple(clip.shape),))
+        if clip.dim() != 5 or clip.shape[1] != self.channels:
+            raise ValueError("the network takes clips (N, %d, T, H, W), not %s" % (self.channels, tuple(clip.shape)))
         check_clip_size(*clip.shape[2:])
         x = self.conv1(clip)                                    # (N, 32, T, H/4, W/4)
         x = self.conv2(x)                                       # (N, 256, T, H/4, W/4)

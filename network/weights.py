@@ -1,4 +1,8 @@
-"""Initial values and pretrained files: every case of what a file may hold, and a report by name."""
+"""Initial values and pretrained files: every case of what a file may hold, and a report by name.
+
+A file for RGB starts a network for flow by its first convolution's mean over the channels: the cross-modality
+pre-training of Wang et al., Temporal Segment Networks, ECCV 2016, arXiv 1608.00859.
+"""
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -17,6 +21,8 @@ _CONTAINERS = ("state_dict", "model")
 _PREFIX = "module."
 _HEAD = "classifier."
 _BLOCK = re.compile(r"(conv\d\.B\d+(?:_extra)?)\.")
+_STEM = "conv1.conv.weight"
+_RGB = 3  # channels
 
 
 class WeightsError(ValueError):
@@ -28,17 +34,21 @@ class WeightsNotFound(FileNotFoundError):
 
 
 class LoadReport(NamedTuple):
-    """What became of a weight file: names loaded, names of the file skipped (with the reason), names left initial."""
+    """What became of a weight file: names loaded, names of the file skipped (with the reason), names left initial, and
+    what was done to loaded ones that did not fit as they were but for inflation.
+    """
 
     path: str
     loaded: Tuple[str, ...]
     skipped: Dict[str, str]
     initial: Tuple[str, ...]
+    adapted: Dict[str, str]
 
     def summary(self) -> str:
         """Lines for the log: counts, then every module that was skipped or left at its initial value."""
         total = len(self.loaded) + len(self.initial)
         lines = ["%s: %d of %d tensors loaded" % (self.path, len(self.loaded), total)]
+        lines += ["  adapted (%s): %s" % (how, name) for name, how in self.adapted.items()]
         for reason in sorted(set(self.skipped.values())):
             names = [name for name, why in self.skipped.items() if why == reason]
             lines.append("  skipped (%s): %s" % (reason, _by_module(names)))
@@ -118,10 +128,30 @@ def _is_other_head(name: str, source: Any, target: Tensor) -> bool:
             and source.shape[1:] == target.shape[1:] and source.shape != target.shape)
 
 
-def _match(weights: Mapping, target: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict[str, str]]:
-    """What of the file goes into the network, in its shapes, and what is skipped and why. Changes nothing."""
+def _for_other_channels(source: Tensor, channels: int) -> Tensor:
+    """The first convolution of an RGB network, averaged over its channels, for each of `channels` others.
+
+    (O, 3, ...) -> (O, channels, ...). WeightsError for a file of other channels than RGB's.
+    """
+    if source.shape[1] != _RGB:
+        raise WeightsError("%s: the file is of a network for clips of %d channels (flow has 2), this one takes %d; see "
+                           "--modality" % (_STEM, source.shape[1], channels))
+    shape = (source.shape[0], channels) + tuple(source.shape[2:])
+    return source.mean(1, keepdim=True).expand(shape)                   # (O, channels, ...)
+
+
+def _has_other_channels(name: str, source: Any, target: Tensor) -> bool:
+    return (name == _STEM and isinstance(source, Tensor) and source.is_floating_point() and source.dim() in (4, 5)
+            and source.shape[1] != target.shape[1])
+
+
+def _match(weights: Mapping, target: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Dict[str, str], Dict[str, str]]:
+    """What of the file goes into the network, in its shapes; what is skipped, and why; what is adapted, and how.
+    Changes nothing.
+    """
     matched: Dict[str, Tensor] = OrderedDict()
     skipped: Dict[str, str] = OrderedDict()
+    adapted: Dict[str, str] = OrderedDict()
     wrong: List[str] = []
     for name, source in weights.items():
         if name not in target:
@@ -130,6 +160,9 @@ def _match(weights: Mapping, target: Dict[str, Tensor]) -> Tuple[Dict[str, Tenso
             skipped[name] = "for %d classes, not %d" % (source.shape[0], target[name].shape[0])
         else:
             try:
+                if _has_other_channels(name, source, target[name]):
+                    source = _for_other_channels(source, target[name].shape[1])
+                    adapted[name] = "mean over %d channels, for each of %d" % (_RGB, target[name].shape[1])
                 matched[name] = _fit(name, source, target[name])
             except WeightsError as error:
                 wrong.append(str(error))
@@ -138,7 +171,7 @@ def _match(weights: Mapping, target: Dict[str, Tensor]) -> Tuple[Dict[str, Tenso
     if not matched:
         raise WeightsError("none of its %d names is in this network; the first are %s"
                            % (len(weights), ", ".join(list(weights)[:3])))
-    return matched, skipped
+    return matched, skipped, adapted
 
 
 def network_of(weights: Mapping) -> Optional[str]:
@@ -171,7 +204,8 @@ def load_pretrained(net: GloReResNet3d, path: Union[str, Path]) -> LoadReport:
     """Loads what fits from the file; all or nothing: on an error the network is unchanged.
 
     WeightsNotFound where there is no file, UnsafeFileError where it is not plain data, WeightsError where a shape
-    differs other than by inflation or the number of classes. What was not in the file keeps its value.
+    differs other than by inflation, the number of classes or RGB's channels where flow's are wanted. What was not in
+    the file keeps its value.
     """
     path = find_weights_file(net.name, path)
     return load_weights(net, safe_load(str(path)), path)
@@ -181,7 +215,7 @@ def load_weights(net: GloReResNet3d, content: Any, path: Union[str, Path]) -> Lo
     """The same with what `path` held."""
     target = net.state_dict()
     try:
-        matched, skipped = _match(state_dict_of(content), target)
+        matched, skipped, adapted = _match(state_dict_of(content), target)
     except WeightsError as error:
         raise WeightsError("%s: %s. Choose the --network the file was made for, or another file."
                            % (path, error)) from None
@@ -189,4 +223,4 @@ def load_weights(net: GloReResNet3d, content: Any, path: Union[str, Path]) -> Lo
         for name, source in matched.items():
             target[name].copy_(source)
     initial = tuple(name for name in target if name not in matched)
-    return LoadReport(str(path), tuple(name for name in target if name in matched), skipped, initial)
+    return LoadReport(str(path), tuple(name for name in target if name in matched), skipped, initial, adapted)

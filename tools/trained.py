@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 import torch
 from torch import nn
 
+from data.modalities import MODALITIES
 from data.streams import ClipGeometry
 from dataset.lists import read_class_names
 from dataset.specs import DATASETS, find_dataset, published_names
@@ -26,7 +27,7 @@ from train.config import TrainConfig
 
 RESULT = "result.json"
 KINETICS = "Kinetics400"
-MODALITIES = {3: "rgb"}  # channels of a clip
+NAME_OF = {modality.channels: name for name, modality in MODALITIES.items()}
 LENGTHS = ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size")
 
 
@@ -65,7 +66,7 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
     config = dict(told.get("config") or {})
     class_names, notes = _names(told, classes, num_classes, path)
     shape = _geometry(config, dict(geometry or {}), dict(fallback or {}), notes)
-    net = build_network(name, num_classes)
+    net = build_network(name, num_classes, channels=MODALITIES[modality].channels)
     _load_whole(net, weights, path)
     chosen = device if isinstance(device, torch.device) else devices.choose_device(device)
     notes.insert(0, "%s: %s for %d classes, %s, clips of %d frames, %d apart, of %d x %d pixels" % (
@@ -100,9 +101,9 @@ def _kind_of(weights: Mapping[str, Any], typed: str) -> Any:
                            % ", ".join(NETWORKS))
     if found and found != name:
         raise WeightsError("it holds %s: leave --network %s off" % (found, typed))
-    if stem.shape[1] not in MODALITIES:
-        raise WeightsError("its clips have %d channels; known are %s" % (stem.shape[1], MODALITIES))
-    return name, int(head.shape[0]), MODALITIES[stem.shape[1]]
+    if stem.shape[1] not in NAME_OF:
+        raise WeightsError("its clips have %d channels; known are %s" % (stem.shape[1], NAME_OF))
+    return name, int(head.shape[0]), NAME_OF[stem.shape[1]]
 
 
 def _told_by(content: Any, path: str, num_classes: int) -> Dict[str, Any]:

@@ -118,7 +118,8 @@ def check_same_run(content: Mapping[str, Any], expected: Mapping[str, Any], path
     """Refuses a checkpoint of another run, naming each difference. `expected` maps a word of the schema or of config
     to its value here.
     """
-    found = {"shuffle_window": 0, **content["config"], **content}  # older checkpoints know no such option
+    older = {"shuffle_window": 0, "modality": "rgb"}  # of checkpoints from before these options
+    found = {**older, **content["config"], **content}
     wrong = ["%s was %s, is %s" % (name, _short(found.get(name)), _short(value)) for name, value in expected.items()
              if found.get(name) != value]
     if wrong:

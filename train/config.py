@@ -17,6 +17,7 @@ BACKENDS = ("auto", "hccl", "nccl", "gloo")
 EXECUTIONS = ("auto", "reference", "folded", "compiled")
 DEVICES = ("auto", "npu", "cuda", "cpu")
 SOURCES = ("auto", "video", "rawframes", "packed")
+MODALITIES = ("rgb", "flow")
 
 _FROM_PRETRAINED = dict(pretrained=True, amp=True, opt_level="O2", loss_scale=128.0)
 # The table of the scripts under test/: one row a script. Percentages are shares of the run's optimizer steps.
@@ -58,6 +59,7 @@ class TrainConfig:
     split: int = _option(1, "which of the data set's official splits, 1 to 3")
     source: str = _option("auto", "read video files, extracted frames or a packed store; auto takes what is there",
                           SOURCES)
+    modality: str = _option("rgb", "what the network sees: pictures, or the optical flow beside raw frames", MODALITIES)
     shuffle_window: int = _option(0, "read a packed store shard by shard and mix this many clips (0: mix all of them)")
     clip_length: int = _option(8, "frames of a clip")
     train_frame_interval: int = _option(8, "distance between the frames of a training clip, in frames of the video")
@@ -149,6 +151,12 @@ class TrainConfig:
     def level(self) -> str:
         """The level in force: O0 without --amp."""
         return self.opt_level if self.amp else "O0"
+
+    @property
+    def task(self) -> str:
+        """The run's name: as typed, or made of data set, network and what is not RGB."""
+        words = [self.dataset, self.network] + ([] if self.modality == "rgb" else [self.modality])
+        return self.task_name or "_".join(words).lower()
 
 
 def _check_precision(config: TrainConfig) -> None:

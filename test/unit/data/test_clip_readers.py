@@ -269,7 +269,7 @@ def test_open_clip_chooses_by_kind(folder):
     assert isinstance(open_clip(str(folder), "rawframes"), RawFrames)
     assert open_clip(str(FILMS / "mjpeg.avi"), "video", 5).num_frames == 5
     with pytest.raises(KeyError):
-        open_clip(str(folder), "flow")
+        open_clip(str(folder), "gif")
 
 
 def test_files_are_closed_again():

@@ -55,7 +55,7 @@ def test_other_nonsense_is_refused():
     with pytest.raises(ValueError, match="label -1 of 'b'"):
         VideoList("/r", ["a", "b"], [0, -1])
     with pytest.raises(ValueError, match="video, rawframes"):
-        VideoList("/r", ["a"], [0], "flow")
+        VideoList("/r", ["a"], [0], "gif")
 
 
 def test_empty_list():

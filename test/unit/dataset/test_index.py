@@ -46,7 +46,7 @@ def test_every_damage_of_a_line_is_seen():
     {"mtime_ns": float("nan")}, {"key_frames": [-1]}, {"key_frames": [0, 5]}, {"key_frames": [5, 5]},
     {"key_frames": [9, 5]}, {"key_frames": [250]}, {"key_frames": [1.5]}, {"key_frames": "12"}, {"key_frames": None},
     {"key_frames": [[1]]}, {"fps": float("nan")}, {"fps": float("inf")}, {"fps": "25"}, {"width": "x"},
-    {"width": float("nan")}, {"b_frames": "many"}, {"b_frames": []}, {"kind": "flow"}, {"problem": None},
+    {"width": float("nan")}, {"b_frames": "many"}, {"b_frames": []}, {"kind": "gif"}, {"problem": None},
     {"content": 5}, {"path": 5}, {"path": None}, {"strict": {}},
 ])
 def test_absurd_records_are_none(changes):

@@ -12,9 +12,9 @@ FROZEN = """
 --amp --amp-dtype --amp-engine --backend --bad-video-budget --batch-size --clip-length --crop-size --cutmix
 --data-root --dataset --deterministic --device --dist-url --distributed --dry-run --end-epoch --epoch-div-factor
 --eval-batch-size --eval-only --execution --fine-tune --keep --label-smoothing --local-rank --log-file --loss-scale
---lr-base --lr-factor --lr-steps --max-steps --mixup --model-dir --network --opt-level --precise-bn --pretrained
---profile --random-erasing --random-seed --recipe --resume --save-frequency --shuffle-window --source --split
---strict --task-name --train-frame-interval --val-frame-interval --warmup-steps --weight-decay --workers
+--lr-base --lr-factor --lr-steps --max-steps --mixup --modality --model-dir --network --opt-level --precise-bn
+--pretrained --profile --random-erasing --random-seed --recipe --resume --save-frequency --shuffle-window --source
+--split --strict --task-name --train-frame-interval --val-frame-interval --warmup-steps --weight-decay --workers
 --world-size
 """.split()
 
