@@ -56,16 +56,6 @@ class Runtime(NamedTuple):
     workers: int
 
 
-def choose_workers(wanted: int, device: torch.device) -> int:
-    """Loader processes of this process: as typed, else a share of the cores; few on a CPU, whose cores train."""
-    if wanted >= 0:
-        return wanted
-    cores = usable_cores()
-    if device.type == "cpu":
-        return max(1, cores // 4)
-    return max(1, min(16, cores // max(1, devices.device_count(device.type))))
-
-
 def start_runtime(config: TrainConfig) -> Runtime:
     """Log, device, process group and seeds of this process."""
     ranks = distributed.read_ranks(config.distributed, config.world_size, config.local_rank)
@@ -75,7 +65,7 @@ def start_runtime(config: TrainConfig) -> Runtime:
     devices.deterministic(config.deterministic)
     distributed.start(ranks, backend, config.dist_url)
     devices.seed_device(config.random_seed, device)
-    return Runtime(device, ranks, choose_workers(config.workers, device))
+    return Runtime(device, ranks, devices.loader_workers(config.workers, device, usable_cores()))
 
 
 def check_before_data(config: TrainConfig) -> None:

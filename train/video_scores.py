@@ -1,4 +1,4 @@
-"""From the logits of clips to one score of each class for each video: the mean of its clips' and windows' probabilities,
+"""From the logits of clips to the scores of videos: the mean of the probabilities of a video's clips and windows,
 gathered over all processes without rounding.
 
 N clip, V view (window of a clip), K class.
@@ -24,6 +24,11 @@ class VideoTable(NamedTuple):
     reasons: List[str]  # why a video cannot be read, '' for the others
 
 
+def sum_of_views(logits: Tensor) -> Tensor:
+    """Logits (N, V, K) -> the sum of their probabilities over the views, (N, K) float64 on the host."""
+    return logits.float().cpu().double().softmax(2).sum(1)
+
+
 class VideoScores:
     """Collects the logits of this process's share of the videos, each video's clips all on one process.
 
@@ -42,8 +47,7 @@ class VideoScores:
         """Takes a batch (index, readable, failures) and its logits (N, V, K), V = views of a clip."""
         rows = batch.index.cpu() // self._ranks.world_size  # (N,) places among this process's videos
         readable = batch.readable.cpu()
-        probabilities = logits.float().cpu().double().softmax(2).sum(1)  # (N, K)
-        self._sums.index_add_(0, rows, probabilities * readable[:, None].double())
+        self._sums.index_add_(0, rows, sum_of_views(logits) * readable[:, None].double())
         if self._views == 1:
             self._best[rows] = best_classes(logits[:, 0].float()).cpu()
         self._readable[rows[~readable]] = False
