@@ -74,7 +74,8 @@ def add_running_options(parser: argparse.ArgumentParser) -> None:
 
 def views_of(options: argparse.Namespace) -> Views:
     """The views that were typed."""
-    return Views(*options.views, flips=options.flips)
+    clips, crops = options.views
+    return Views(clips, crops, options.flips)
 
 
 class Machine(NamedTuple):

@@ -169,8 +169,9 @@ def fuse(files: Sequence[Tuple[str, Scored]], weights: Sequence[float]) -> Tuple
         if len(wrong):
             raise ValueError("--fuse: %s and %s give %d videos different labels, %s among them" % (
                 first_name, name, len(wrong), common[int(wrong[0])]))
-    mixed = sum(weight * videos.scores[place].astype(np.float64)
-                for weight, (_, videos), place in zip(weights, files, places)) / sum(weights)
+    mixed = np.zeros((len(common), len(first.class_names)))
+    for weight, (_, videos), place in zip(weights, files, places):
+        mixed += weight / sum(weights) * videos.scores[place]
     readable = np.all([videos.readable[place] for (_, videos), place in zip(files, places)], 0)
     return Scored([first.paths[row] for row in places[0]], labels, mixed.astype(np.float32), ranked(mixed), readable,
                   first.class_names), missing
