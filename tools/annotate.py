@@ -64,7 +64,7 @@ def caption_picture(picture: np.ndarray, top: Sequence[Dict[str, Any]]) -> np.nd
     """
     height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
     picture = np.ascontiguousarray(picture[:height, :width])
-    line = max(14, height // 14)
+    line = max(16, height // 13)
     scale, thick = line / 34, max(1, line // 18)
     rows = list(top)[:max(1, height // (2 * line))]
     shade = picture[:line * len(rows) + line // 2]
@@ -75,8 +75,8 @@ def caption_picture(picture: np.ndarray, top: Sequence[Dict[str, Any]]) -> np.nd
         corners = (line // 2, base - line + line // 3), (line // 2 + long, base + line // 4)
         cv2.rectangle(picture, *corners, BAR, cv2.FILLED)
         text = "%s %.0f %%" % (answer["class"], 100 * answer["probability"])
-        for colour, weight in ((DARK, thick + 2), (LIGHT, thick)):
-            cv2.putText(picture, text, (line // 2 + 3, base), FONT, scale, colour, weight, cv2.LINE_AA)
+        for colour, shift in ((DARK, thick), (LIGHT, 0)):
+            cv2.putText(picture, text, (line // 2 + 3 + shift, base + shift), FONT, scale, colour, thick, cv2.LINE_AA)
     return picture
 
 

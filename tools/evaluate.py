@@ -9,6 +9,7 @@ Every test video counts once, on any number of processes; one that cannot be rea
 Without --views the number is the one that training reports. Accuracies are in percent, as in result.json.
 """
 import argparse
+import math
 import os
 import sys
 import time
@@ -157,7 +158,8 @@ def evaluate(options: argparse.Namespace, machine: Machine) -> Dict[str, Any]:
     table, clips = score_videos(runner, data, views)
     videos = scored(table, data)
     report = dict(measure(videos), protocol=protocol, views=str(views), clip_top1=100 * clips.top1,
-                  clip_top5=100 * clips.top5, clip_loss=clips.loss, num_clips=clips.total,
+                  clip_top5=100 * clips.top5, clip_loss=clips.loss if math.isfinite(clips.loss) else None,
+                  num_clips=clips.total,
                   unreadable=[{"path": data.videos.test.path(row), "reason": reason}
                               for row, reason in enumerate(table.reasons) if not table.readable[row]],
                   dataset=data.spec.name, split=data.split, checkpoint=trained.path, network=trained.name,

@@ -114,6 +114,8 @@ def write_scores(path: str, videos: Scored) -> None:
 def read_scores(path: str) -> Scored:
     """What `write_scores` wrote. ValueError or OSError naming the file for anything else."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz file")
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ARRAYS if name not in file]
             if missing:

@@ -35,11 +35,10 @@ def draw_timeline(path: str, title: str, class_names: Sequence[str], windows: Se
         best = int(row.argmax())
         band.axvspan(left, right, color=colours.get(best, "0.8"), alpha=0.35 + 0.65 * float(row[best]), linewidth=0)
     band.set_yticks([])
-    band.set_ylabel("first", rotation=0, ha="right", va="center")
+    band.set_ylabel("highest", rotation=0, ha="right", va="center")
     band.set_xlabel("seconds")
     band.set_xlim(windows[0].start, windows[-1].end)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     return True
 
 
