@@ -12,7 +12,6 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 import dataclasses
 import sys
-import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -34,14 +33,14 @@ from train import device as devices
 from train.amp import Precision
 from train.amp_choice import build_precision
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
-from train.evaluate import PROTOCOL
 from train.log import LOGGER, log_to, start_logging, stop_logging
 from train.loop import NotFinite, Plan, Position, Run, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
 from train.options import parse_options
 from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
-from train.record import Best, RunRecord, move_aside
+from train.record import RunRecord, move_aside
+from train.run_state import DataFacts, RunState
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
 
@@ -126,22 +125,25 @@ class Job:
         self.config, self.videos, self.runtime = config, videos, runtime
         task = config.task
         self.folder = folder = Path(config.model_dir) / task
-        self.began, self.position = time.time(), Position()
-        self.global_batch = config.batch_size * runtime.ranks.world_size
+        self.position = Position()
+        global_batch = config.batch_size * runtime.ranks.world_size
         self.streams = build_streams(config, spec, videos, runtime)
         per_epoch = self.streams.steps_per_epoch
         self.trainer = build_trainer(config, len(videos.class_names), runtime, per_epoch)
         self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
-        self.record = RunRecord(folder, task, self.checkpoints, self.snapshot, self.state_dict, runtime.ranks.rank == 0)
+        facts = DataFacts(videos.name, videos.class_names, len(videos.train))
+        self.state = RunState(config, self.trainer, facts, global_batch)
+        self.record = RunRecord(folder, task, self.checkpoints, self.state.snapshot, self.state.state_dict,
+                                runtime.ranks.rank == 0)
         self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
                                      str(folder / "bad_videos.jsonl"))
         total = per_epoch * config.end_epoch
-        plan = Plan(config.end_epoch, per_epoch, self.global_batch, min(total, config.max_steps or total),
+        plan = Plan(config.end_epoch, per_epoch, global_batch, min(total, config.max_steps or total),
                     config.precise_bn, config.save_frequency)
-        self.meter = SpeedMeter(runtime.device, self.global_batch)
+        self.meter = SpeedMeter(runtime.device, global_batch)
         self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed)
         if config.resume:
-            self._resume()
+            self.position, self.record.best = self.state.resume(self.checkpoints)
 
     def failed(self, failures: Sequence[Tuple[str, str]]) -> None:
         """Names each video that cannot be read once, whichever process met it; stops the run beyond the budget."""
@@ -149,53 +151,9 @@ class Job:
             if self.runtime.ranks.rank == 0:
                 LOGGER.warning("cannot be read: %s (%s)", path, reason)
 
-    def state_dict(self) -> Dict[str, torch.Tensor]:
-        """The weights as they are saved: fp32, master weights where there are any."""
-        return self.trainer.precision.state_dict_of(self.trainer.module)
-
-    def snapshot(self) -> Dict[str, Any]:
-        """What a checkpoint holds beside weights and position."""
-        return {"optimizer": checkpoint.optimizer_state(self.trainer.optimizer),
-                "scaler": self.trainer.precision.scaler.state_dict(),
-                "schedule": checkpoint.plain(vars(self.trainer.schedule)), "global_batch": self.global_batch,
-                "class_names": list(self.videos.class_names), "num_train_videos": len(self.videos.train),
-                "config": checkpoint.plain(dataclasses.asdict(self.config)), "versions": checkpoint.versions(),
-                "seconds": self.seconds()}
-
-    def seconds(self) -> float:
-        """Seconds of the run, earlier parts of a resumed one included."""
-        return self.record.seconds_before + time.time() - self.began
-
-    def _resume(self) -> None:
-        path = self.checkpoints.find(self.config.resume)
-        content = checkpoint.load_checkpoint(path)
-        expected: Dict[str, Any] = {"network": self.config.network, "modality": self.config.modality,
-                                    "class_names": list(self.videos.class_names)}
-        if not self.config.eval_only:
-            expected.update(dataset=self.config.dataset, split=self.config.split, random_seed=self.config.random_seed,
-                            shuffle_window=self.config.shuffle_window, global_batch=self.global_batch,
-                            num_train_videos=len(self.videos.train))
-        checkpoint.check_same_run(content, expected, path)
-        self.trainer.precision.load_state_dict_into(self.trainer.module, content["state_dict"])
-        checkpoint.load_optimizer_state(self.trainer.optimizer, content["optimizer"])
-        self.trainer.precision.scaler.load_state_dict(content["scaler"])
-        self.position, self.record.best = Position(**content["position"]), Best(**content["best"])
-        self.record.seconds_before = content["seconds"]
-        LOGGER.info("resumed from %s: %d epochs and %d clips done, step %d", path, self.position.epoch,
-                    self.position.samples, self.position.step)
-
     def result(self, scores: Scores) -> Dict[str, Any]:
-        """What result.json holds. Accuracies in percent, speeds in clips a second, memory in bytes."""
-        speed, precision, device = self.meter.total(), self.trainer.precision, self.runtime.device
-        return {"name": "%dp-%s" % (self.runtime.ranks.world_size, device.type.upper()),
-                "accuracy_top1": 100 * scores.top1, "accuracy_top5": 100 * scores.top5,
-                "fps": speed.clips_per_second or None, "epochs": self.position.epoch, "amp_type": precision.label,
-                "data_wait_share": speed.data_wait_share, "seconds": self.seconds(), "num_videos": scores.total,
-                "protocol": PROTOCOL, "device": devices.device_name(device), "torch": str(torch.__version__),
-                "num_unreadable": scores.unreadable, "loss": scores.loss, "steps": self.position.step,
-                "skipped_steps": precision.scaler.skipped, "peak_memory_bytes": devices.peak_memory(device),
-                "network": self.config.network, "modality": self.config.modality, "dataset": self.videos.name,
-                "split": self.config.split, "class_names": list(self.videos.class_names)}
+        """What result.json holds."""
+        return self.state.result(scores, self.position, self.meter.total(), self.runtime.ranks.world_size)
 
     def execute(self) -> None:
         """Profiles, evaluates or trains, as the options say."""

@@ -35,7 +35,6 @@ class RunRecord:
                  state_dict: Callable[[], Dict[str, torch.Tensor]], writes: bool) -> None:
         self.folder, self.task, self.writes, self.shows_progress = folder, task, writes, writes
         self.best = Best()
-        self.seconds_before = 0.0
         self._checkpoints, self._snapshot, self._state_dict = checkpoints, snapshot, state_dict
         self._scalars = Scalars(folder, False)
         self._drawing = True

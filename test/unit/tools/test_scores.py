@@ -84,7 +84,8 @@ GOOD = {"path": np.array(["a"]), "label": np.array([0]), "scores": np.ones((1, 4
 
 @pytest.mark.parametrize("change, words", [
     ({"path": np.array([{"a": 1}], object)}, "a.npz"), ({"scores": np.ones((2, 4))}, "do not fit"),
-    ({"label": np.array([4])}, "no classes"), ({"scores": np.full((1, 4), np.nan)}, "no numbers"), (None, "lacks label")])
+    ({"label": np.array([4])}, "no classes"), ({"scores": np.full((1, 4), np.nan)}, "no numbers"),
+    (None, "lacks label")])
 def test_files_of_another_kind_are_refused_by_name(change, words, tmp_path):
     arrays = dict(GOOD, **change) if change else {key: value for key, value in GOOD.items() if key != "label"}
     with open(str(tmp_path / "a.npz"), "wb") as file:
@@ -112,7 +113,8 @@ def test_late_fusion_joins_by_path_and_says_what_is_missing():
 
 
 @pytest.mark.parametrize("other, words", [
-    (scored(["a.avi"], [1], [[1, 0, 0, 0]]), "different labels"), (scored(["b"], [0], [[1, 0, 0, 0]]), "no video is in"),
+    (scored(["a.avi"], [1], [[1, 0, 0, 0]]), "different labels"),
+    (scored(["b"], [0], [[1, 0, 0, 0]]), "no video is in"),
     (scored(["a.avi", "a.mp4"], [0, 0], [[1, 0, 0, 0]] * 2), "more than once"),
     (scored(["a.avi"], [0], [[1, 0, 0, 0]])._replace(class_names=["1", "2", "3", "4"]), "different classes")])
 def test_what_does_not_belong_together_is_not_fused(other, words):
