@@ -21,7 +21,7 @@ from data.bad_videos import named as named_failures
 from dataset.layouts import some_of
 from dataset.lists import class_key
 from dataset.progress import exit_code, say_progress, with_progress
-from dataset.specs import DATASETS, SOURCES, DatasetSpec, VideoSet, find_dataset, load_videos
+from dataset.specs import DATASETS, SOURCES, DatasetSpec, VideoSet, find_dataset, load_videos, published_names
 from tools.running import Machine, Runner, Views, add_running_options, start_machine, views_of
 from tools.scores import Scored, fuse, measure, read_scores, write_confusion, write_scores
 from tools.timing import markdown, write_json
@@ -96,16 +96,22 @@ def find_data(options: argparse.Namespace, trained: Trained) -> Data:
     spec = find_dataset(name)
     same = config if spec.name == config.get("dataset") else {}
     split = options.split or same.get("split") or 1
+    check_classes(spec, published_names(spec) or trained.class_names, trained)
     videos = load_videos(spec, options.data_root or same.get("data_root"), split,
                          options.source or same.get("source") or "auto", trained.modality)
-    if len(videos.class_names) != trained.num_classes:
+    check_classes(spec, videos.class_names, trained)
+    return Data(spec, split, videos)
+
+
+def check_classes(spec: DatasetSpec, names: Optional[Sequence[str]], trained: Trained) -> None:
+    """ValueError unless the data set's classes, where they are known, are the network's."""
+    if names is not None and len(names) != trained.num_classes:
         raise ValueError("--dataset %s has %d classes, %s was trained for %d: take the data set that belongs to it"
-                         % (spec.name, len(videos.class_names), trained.path, trained.num_classes))
-    for here, there in zip(videos.class_names, trained.class_names or videos.class_names):
+                         % (spec.name, len(names), trained.path, trained.num_classes))
+    for here, there in zip(names or (), trained.class_names or names or ()):
         if class_key(here) != class_key(there):
             raise ValueError("--dataset %s: its class %s is %s in %s; take the data set that it was trained on, or say "
                              "by --classes what its classes are" % (spec.name, here, there, trained.path))
-    return Data(spec, split, videos)
 
 
 def protocol_of(views: Views, reference: bool) -> str:
