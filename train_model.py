@@ -34,12 +34,13 @@ from train.amp import Precision
 from train.amp_choice import build_precision
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.log import LOGGER, log_to, start_logging, stop_logging
-from train.loop import NotFinite, Plan, Position, Run, Trainer
+from train.loop import Slots, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
 from train.options import parse_options
 from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
 from train.record import RunRecord, move_aside
+from train.run import NotFinite, Plan, Position, Run
 from train.run_state import DataFacts, RunState
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
@@ -87,7 +88,7 @@ def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runt
     geometry = ClipGeometry.of(config.clip_length, config.train_frame_interval, config.val_frame_interval,
                                config.crop_size, spec.scale_range, spec.eval_scale)
     share = Share(runtime.ranks.rank, runtime.ranks.world_size, config.batch_size, config.eval_batch_size,
-                  runtime.workers, runtime.device.type != "cpu")
+                  runtime.workers, runtime.device.type != "cpu", config.accumulate)
     return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor,
                        config.shuffle_window)
 
@@ -98,7 +99,7 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
                            config.loss_scale)
 
 
-def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
+def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
     network = build_network(config.network, num_classes, not config.resume and config.pretrained,
                             MODALITIES[config.modality].channels).to(runtime.device)
@@ -106,16 +107,16 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
-    total = steps_per_epoch * config.end_epoch
-    boundaries = boundaries_in_steps(config.lr_steps, config.batch_size * runtime.ranks.world_size, total)
+    total = streams.steps_per_epoch * config.end_epoch
+    boundaries = boundaries_in_steps(config.lr_steps, streams.global_batch, total)
     schedule = LearningRate(config.lr_base, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
     precision.attach(network, optimizer)
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
-                   config.random_seed, runtime.ranks.rank, config.modality)
+                   config.random_seed, config.modality)
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype, config.modality),
-                   config.random_seed, runtime.ranks.rank, mix)
+                   config.random_seed, Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix)
 
 
 class Job:
@@ -126,10 +127,10 @@ class Job:
         task = config.task
         self.folder = folder = Path(config.model_dir) / task
         self.position = Position()
-        global_batch = config.batch_size * runtime.ranks.world_size
         self.streams = build_streams(config, spec, videos, runtime)
+        global_batch = self.streams.global_batch
         per_epoch = self.streams.steps_per_epoch
-        self.trainer = build_trainer(config, len(videos.class_names), runtime, per_epoch)
+        self.trainer = build_trainer(config, len(videos.class_names), runtime, self.streams)
         self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
         facts = DataFacts(videos.name, videos.class_names, len(videos.train))
         self.state = RunState(config, self.trainer, facts, global_batch)

@@ -1,5 +1,5 @@
-"""Frames of one video by exact index: a video file decoded with OpenCV, or a folder of numbered JPEG files, of frames or
-of optical flow.
+"""Frames of one video by exact index: a video file decoded with OpenCV, or a folder of numbered JPEG files, pictures or
+optical flow.
 
 They give the frames that a decode from frame 0 gives.
 """

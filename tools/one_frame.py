@@ -38,9 +38,9 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 def accuracies(options: argparse.Namespace) -> List[Dict[str, Any]]:
     """A row for the whole clip and one for each of its places: {"frames": "all" or the place, "top1": percent, ...}."""
     spec = find_dataset(options.dataset)
-    videos = load_videos(spec, options.data_root, options.split)
     device = devices.choose_device(options.device)
     trained = open_trained(options.weights, device, options.network, fallback=spec.defaults)
+    videos = load_videos(spec, options.data_root, options.split, modality=trained.modality)
     if trained.num_classes != len(videos.class_names):
         raise ValueError("%s is of %d classes, --dataset %s of %d" % (
             options.weights, trained.num_classes, spec.name, len(videos.class_names)))

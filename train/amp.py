@@ -173,8 +173,8 @@ class Precision:
         else:
             yield
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Gradients of the scaled loss."""
+    def backward(self, loss: torch.Tensor, last: bool = True) -> None:
+        """Adds up gradients of the scaled loss; `last`: the step follows."""
         (loss * self.scaler.scale if self.scaler.scale != 1.0 else loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:

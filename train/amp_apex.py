@@ -118,8 +118,10 @@ class ApexPrecision(Precision):
         """apex has patched model or torch."""
         yield
 
-    def backward(self, loss: torch.Tensor) -> None:
-        with self._amp.scale_loss(loss, self._optimizer) as scaled:
+    def backward(self, loss: torch.Tensor, last: bool = True) -> None:
+        """Before the last batch of a step apex leaves gradients scaled where they are."""
+        options = {} if last else {"delay_unscale": True}
+        with self._amp.scale_loss(loss, self._optimizer, **options) as scaled:
             scaled.backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:

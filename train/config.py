@@ -70,7 +70,9 @@ class TrainConfig:
     # the recipe
     recipe: Optional[str] = _option(None, "a row of the table of recipes: " + ", ".join(sorted(RECIPES)),
                                     tuple(sorted(RECIPES)))
-    batch_size: int = _option(4, "clips of one step on one device")
+    batch_size: int = _option(4, "clips that one device takes at a time")
+    accumulate: int = _option(1, "batches that a device takes for one step of the optimizer; the learning rate is that "
+                              "of the global batch: batch size x devices x this")
     lr_base: float = _option(0.001, "learning rate of one global batch")
     lr_steps: Tuple[Union[int, str], ...] = _option(
         (10800000, 15600000, 20400000), "where the rate decays: clips seen, or shares of the run such as 60%%,85%%",
@@ -125,7 +127,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size", "batch_size",
-                     "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size", "split"):
+                     "accumulate", "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size",
+                     "split"):
             _at_least(self, name, 1)
         for name in ("max_steps", "shuffle_window", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
             _at_least(self, name, 0)

@@ -4,6 +4,7 @@ One process a device. Who this process is comes from the environment (torchrun, 
 that is silent, from the options. Without a group every function here does the single process's thing.
 """
 
+import contextlib
 import datetime
 import inspect
 import os
@@ -86,6 +87,15 @@ def wrap(model: torch.nn.Module, device: torch.device, bucket_views: bool = True
     if device.type != "cpu":
         options["device_ids"] = [device.index]
     return torch.nn.parallel.DistributedDataParallel(model, **options)
+
+
+def without_exchange(model: torch.nn.Module, alone: bool) -> Any:
+    """A context for the forward and backward pass of a batch that is not the step's last: where `alone`, gradients are
+    added up on this process and stay there until the next exchange.
+    """
+    if alone and isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return contextlib.nullcontext()
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:

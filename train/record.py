@@ -12,8 +12,8 @@ import torch
 from train.checkpoint import Checkpoints, save_tensors, write_atomically
 from train.curves import draw_curves
 from train.log import LOGGER, Scalars
-from train.loop import Position
 from train.metrics import Scores
+from train.run import Position
 from train.speed import Speed
 
 PNG_NAME = "curves.png"

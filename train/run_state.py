@@ -11,9 +11,10 @@ from train import device as devices
 from train.config import TrainConfig
 from train.evaluate import PROTOCOL
 from train.log import LOGGER
-from train.loop import Position, Trainer
+from train.loop import Trainer
 from train.metrics import Scores
 from train.record import Best
+from train.run import Position
 from train.speed import Speed
 
 

@@ -56,6 +56,22 @@ def test_ranks_share_an_epoch(world, num):
     assert flat == samples_of(TrainSampler(num, 12, 0, 1, 7))  # each step holds the same clips on any number of ranks
 
 
+@pytest.mark.parametrize("world, accumulate", [(1, 4), (2, 2)])
+def test_micro_batches_hold_what_as_many_ranks_would(world, accumulate):
+    def sampler(rank, world, accumulate):
+        sampler = TrainSampler(101, 3, rank, world, 7, accumulate=accumulate)
+        sampler.set_position(1, 24, 5)
+        assert (sampler.global_batch, sampler.steps_per_epoch, len(sampler)) == (12, 8, 5 * accumulate)
+        return list(sampler)
+
+    ranks = [sampler(rank, 4, 1) for rank in range(4)]
+    micro = [sampler(rank, world, accumulate) for rank in range(world)]
+    for rank in range(world):
+        for number, batch in enumerate(micro[rank]):
+            step, place = divmod(number, accumulate)
+            assert batch == ranks[place * world + rank][step]
+
+
 def test_what_is_dropped_differs_between_epochs():
     sampler = TrainSampler(13, 12, 0, 1, 7)
     dropped = set()
@@ -117,6 +133,8 @@ def test_a_short_epoch():
 def test_an_epoch_without_a_step_is_refused():
     with pytest.raises(ValueError, match="takes 32 samples .--batch-size 16 on 2 processes., an epoch has 31"):
         TrainSampler(31, 16, 0, 2, 0)
+    with pytest.raises(ValueError, match="on 2 processes, 2 times.*lower --batch-size or --accumulate"):
+        TrainSampler(31, 8, 0, 2, 0, accumulate=2)
     with pytest.raises(ValueError, match="--batch-size must be at least 1, not 0"):
         TrainSampler(31, 0, 0, 2, 0)
     with pytest.raises(ValueError, match="--eval-batch-size must be at least 1, not 0"):

@@ -154,6 +154,15 @@ def test_another_order_of_the_clips_is_another_run(tmp_path):
             check_same_run(content, {"shuffle_window": window}, tmp_path)
 
 
+def test_another_modality_is_another_run_and_older_files_are_rgb(tmp_path):
+    old, flow = dict(CONTENT, config={}), dict(CONTENT, config={"modality": "flow"})
+    check_same_run(old, {"modality": "rgb"}, tmp_path)
+    check_same_run(flow, {"modality": "flow"}, tmp_path)
+    for content, modality in ((old, "flow"), (flow, "rgb")):
+        with pytest.raises(CheckpointError, match="modality was .*, is %s" % modality):
+            check_same_run(content, {"modality": modality}, tmp_path)
+
+
 def test_momentum_is_kept_by_name():
     def optimizer(names):
         parameters = {n: torch.nn.Parameter(torch.ones(2) * i) for i, n in enumerate(sorted(names))}

@@ -76,5 +76,11 @@ def test_a_bad_value_names_the_option(values, option):
         resolve_config(values, "UCF101", {})
 
 
+def test_a_run_is_named_for_data_set_network_and_what_is_not_rgb():
+    assert TrainConfig().task == "ucf101_resnet50_3d_gcn_x5"
+    assert TrainConfig(dataset="HMDB51", network="RESNET50_3D", modality="flow").task == "hmdb51_resnet50_3d_flow"
+    assert TrainConfig(task_name="Mine", modality="flow").task == "Mine"
+
+
 def test_every_field_has_help():
     assert all(row.metadata["help"] for row in dataclasses.fields(TrainConfig))

@@ -11,7 +11,7 @@ from torch import nn
 
 from train import distributed
 from train.amp import Precision
-from train.loop import Trainer, dropout_seed
+from train.loop import Slots, Trainer, dropout_seed
 from train.optim import build_sgd, parameter_groups
 from train.schedule import LearningRate
 
@@ -36,16 +36,19 @@ def _net():
                          nn.Linear(6 * 2 * 16, 5))
 
 
-def _train(net, rank, world, steps=4):
+def _train(net, rank, world, steps=4, accumulate=1):
     precision = Precision("O0", torch.float32, CPU)
     optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-2, False), 0.1)
-    trainer = Trainer(distributed.wrap(net, CPU), optimizer, LearningRate(0.1, 2), precision, lambda b: b.clip, 1, rank)
+    trainer = Trainer(distributed.wrap(net, CPU), optimizer, LearningRate(0.1, 2), precision, lambda b: b.clip, 1,
+                      Slots(rank, world, accumulate))
     trainer.model.train()
     torch.manual_seed(5)
     clips, labels = torch.randn(steps, 4, 3, 2, 4, 4), torch.randint(0, 5, (steps, 4))
-    share = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    size = 4 // world // accumulate
     for number, (clip, label) in enumerate(zip(clips, labels), 1):
-        trainer.step(_Batch(clip[share], label[share]), number)
+        for micro in range(accumulate):
+            first = trainer.slots.of(micro) * size
+            trainer.step(_Batch(clip[first:first + size], label[first:first + size]), number, micro)
     return trainer
 
 
@@ -53,13 +56,15 @@ def _process(rank, world, path):
     distributed.start(distributed.Ranks(rank, rank, world), "gloo", "file://%s/meet" % path)
     torch.set_num_threads(1)
     trainer = _train(_net(), rank, world)
+    micro = _train(_net(), rank, world, accumulate=2)
     scores = trainer.metrics.compute(distributed.all_reduce_sum)
     norm = nn.BatchNorm3d(2)
     norm.running_mean.fill_(float(rank))
     distributed.average_buffers(norm)
     distributed.barrier(CPU)
     torch.save(
-        {"state": trainer.module.state_dict(), "loss": scores.loss, "count": scores.total, "mean": norm.running_mean},
+        {"state": trainer.module.state_dict(), "micro": micro.module.state_dict(), "loss": scores.loss,
+         "count": scores.total, "mean": norm.running_mean},
         "%s/%d.pth" % (path, rank))
     distributed.stop()
 
@@ -72,6 +77,8 @@ def test_two_processes_train_to_the_parameters_of_one_with_twice_the_batch(tmp_p
     for name, value in one.module.state_dict().items():
         assert torch.equal(results[0]["state"][name], results[1]["state"][name]), name
         assert_close(results[0]["state"][name], value, rtol=1e-5, atol=1e-6)
+        assert torch.equal(results[0]["micro"][name], results[1]["micro"][name]), name
+        assert_close(results[0]["micro"][name], value, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(start["0.weight"], one.module.state_dict()["0.weight"])
     scores = one.metrics.compute()
     assert results[0]["count"] == scores.total == 16

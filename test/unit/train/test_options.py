@@ -9,7 +9,7 @@ from train.options import build_parser, parse_options
 
 # Scripts rely on these names. Extend the list with a new option; never take one away.
 FROZEN = """
---amp --amp-dtype --amp-engine --backend --bad-video-budget --batch-size --clip-length --crop-size --cutmix
+--accumulate --amp --amp-dtype --amp-engine --backend --bad-video-budget --batch-size --clip-length --crop-size --cutmix
 --data-root --dataset --deterministic --device --dist-url --distributed --dry-run --end-epoch --epoch-div-factor
 --eval-batch-size --eval-only --execution --fine-tune --keep --label-smoothing --local-rank --log-file --loss-scale
 --lr-base --lr-factor --lr-steps --max-steps --mixup --modality --model-dir --network --opt-level --precise-bn
