@@ -58,7 +58,7 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
         raise FileNotFoundError("%s: no such file; give a checkpoint or model.pth, as of exps/TASK/" % path)
     content = safe_load(path)
     try:
-        weights = state_dict_of(content)
+        weights = state_dict_of(_averaged(content) or content)
         name, num_classes, modality = _kind_of(weights, network)
     except WeightsError as error:
         raise WeightsError("%s: %s" % (path, error)) from None
@@ -66,6 +66,8 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
     config = dict(told.get("config") or {})
     class_names, notes = _names(told, classes, num_classes, path)
     shape = _geometry(config, dict(geometry or {}), dict(fallback or {}), notes)
+    if _averaged(content):
+        notes.append("the weights averaged over the steps (--ema-decay), as training evaluates them")
     net = build_network(name, num_classes, channels=MODALITIES[modality].channels)
     _load_whole(net, weights, path)
     chosen = device if isinstance(device, torch.device) else devices.choose_device(device)
@@ -80,6 +82,12 @@ def named(trained: Trained) -> List[str]:
         raise ValueError("%s does not name its %d classes: give --classes FILE, one name a line in label order, or "
                          "--classes NAME of a data set (%s)" % (trained.path, trained.num_classes, ", ".join(_known())))
     return trained.class_names
+
+
+def _averaged(content: Any) -> Any:
+    """The averaged weights of a checkpoint of a run with --ema-decay; None elsewhere."""
+    average = content.get("ema") if isinstance(content, dict) else None
+    return average.get("weights") if isinstance(average, dict) else None
 
 
 def _known() -> List[str]:

@@ -58,6 +58,14 @@ def test_our_checkpoint_says_everything(state, save):
     assert typed.geometry.crop == 64 and typed.geometry.clip_length == 4
 
 
+def test_averaged_weights_come_before_the_last_ones(state, save):
+    average = OrderedDict((name, value + 1) for name, value in state.items())
+    found = open_trained(save({"state_dict": state, "ema": {"decay": 0.9, "steps": 3, "weights": average}}), "cpu")
+    assert torch.equal(found.network.classifier.bias, state["classifier.bias"] + 1)
+    assert any("averaged" in note for note in found.notes)
+    assert open_trained(save({"state_dict": state, "ema": None}), "cpu").num_classes == 3
+
+
 def test_bare_weights_take_the_rest_from_beside_them(state, save, tmp_path):
     path = save(state)
     (tmp_path / "result.json").write_text(json.dumps({"class_names": ["a", "b", "c"], "config": SMALL}))
