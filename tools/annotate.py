@@ -33,7 +33,8 @@ def annotate(path: str, kind: str, folder: str, captions: Sequence[Caption], rat
         for number, frame in enumerate(_pictures(reader)):
             picture = caption_picture(frame, _current(captions, number / rate).top)
             if writer is None:
-                writer, target = _open_writer(_free_name(folder, path), rate, picture.shape[1], picture.shape[0])
+                name = free_name(folder, path, [ending for ending, _ in CODINGS])
+                writer, target = _open_writer(name, rate, picture.shape[1], picture.shape[0])
             writer.write(picture)
     except UnreadableClip:
         if number < 0:
@@ -80,11 +81,11 @@ def caption_picture(picture: np.ndarray, top: Sequence[Dict[str, Any]]) -> np.nd
     return picture
 
 
-def _free_name(folder: str, path: str) -> str:
-    """A name without ending in the folder, after the video's; numbered where it is taken."""
+def free_name(folder: str, path: str, endings: Sequence[str]) -> str:
+    """A name in the folder after the video's, without ending; numbered where it is taken with one of the endings."""
     stem = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
     name, number = stem, 1
-    while any(os.path.exists(os.path.join(folder, name + ending)) for ending, _ in CODINGS):
+    while any(os.path.exists(os.path.join(folder, name + ending)) for ending in endings):
         number += 1
         name = "%s-%d" % (stem, number)
     return os.path.join(folder, name)

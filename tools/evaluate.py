@@ -20,16 +20,14 @@ import torch
 from data.bad_videos import named as named_failures
 from dataset.layouts import some_of
 from dataset.lists import class_key
-from dataset.progress import exit_code, say_progress, with_progress
 from dataset.specs import DATASETS, SOURCES, DatasetSpec, VideoSet, find_dataset, load_videos, published_names
-from tools.running import Machine, Runner, Views, add_running_options, start_machine, views_of
+from tools.running import Machine, Runner, Views, add_running_options, command_code, start_machine, views_of, with_end
 from tools.scores import Scored, fuse, measure, read_scores, write_confusion, write_scores
 from tools.timing import markdown, write_json
 from tools.trained import Trained, add_checkpoint_options, geometry_typed, open_trained
 from train import device as devices
-from train import distributed
 from train.evaluate import PROTOCOL
-from train.log import LOGGER, start_logging, stop_logging
+from train.log import LOGGER, start_logging
 from train.video_scores import VideoScores, VideoTable
 
 PUBLISHED = 92.39  # top-1 in percent, UCF-101, split 1
@@ -141,7 +139,7 @@ def score_videos(runner: Runner, data: Data, views: Views) -> Any:
     collected = VideoScores(len(videos), runner.trained.num_classes, views.clips * views.windows, machine.ranks)
     batches = runner.loader(videos, views)
     try:
-        shown = with_progress(batches, len(batches), "steps", say_progress) if machine.ranks.rank == 0 else batches
+        shown = with_end(batches, len(batches), "steps") if machine.ranks.rank == 0 else batches
         clips = runner.evaluate(shown, views, collected.add)
     finally:
         batches.close()
@@ -262,16 +260,7 @@ def run(options: argparse.Namespace) -> int:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command; exit code 2 for what the user can mend, 130 for Ctrl-C."""
     options = parse(argv)
-    try:
-        return exit_code(lambda: run(options))
-    except RuntimeError as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        print("error: the device's memory is full: lower --batch-size; %s" % error, file=sys.stderr)
-        return 2
-    finally:
-        stop_logging()
-        distributed.stop()
+    return command_code(lambda: run(options))
 
 
 if __name__ == "__main__":

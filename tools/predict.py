@@ -14,16 +14,13 @@ import sys
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from data.clip_readers import UnreadableClip, frame_rate
-from dataset.progress import exit_code, say_progress, with_progress
-from tools.annotate import Caption, annotate
+from tools.annotate import Caption, annotate, free_name
 from tools.items import Item, find_items
 from tools.predictor import USUAL_RATE, Answer, Predictor, Window
-from tools.running import Runner, add_running_options, start_machine, views_of
+from tools.running import Runner, add_running_options, clear_line, command_code, start_machine, views_of, with_end
 from tools.timeline import draw_timeline
 from tools.timing import write_json
 from tools.trained import add_checkpoint_options, geometry_typed, named, open_trained
-from train import device as devices
-from train import distributed
 
 FOLDERS = ("annotate", "timeline")
 DRAWN = 3  # classes in an annotated copy
@@ -79,17 +76,18 @@ def predict_whole(predictor: Predictor, items: Sequence[Item], options: argparse
     """One answer a video."""
     records: Dict[int, Dict[str, Any]] = {}
     answers: Iterator[Answer] = predictor.answers(items, views_of(options))
-    for answer in with_progress(answers, len(items), "videos", say_progress):
+    for answer in with_end(answers, len(items), "videos"):
         record = predictor.record(answer, options.top)
         records[answer.place] = record
         if options.json != "-":
+            clear_line()
             print(line_of(record), flush=True)
         if options.annotate and not answer.error:
             captions = [Caption(0.0, predictor.top(answer.probabilities, min(DRAWN, options.top)))]
             say_copy(answer.item, options, captions)
     ordered = [records[place] for place in sorted(records)]
     if options.json == "-":
-        json.dump(ordered, sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(ordered, sys.stdout, indent=2)
         print()
     elif options.json:
         write_json(options.json, ordered)
@@ -103,16 +101,14 @@ def predict_over_time(predictor: Predictor, items: Sequence[Item], options: argp
     target = sys.stdout if options.json == "-" else open(options.json, "w", encoding="utf-8") if options.json else None
     try:
         for number, item in enumerate(items, 1):
-            say_progress("video %d of %d: %s" % (number, len(items), item.path))
             windows: List[Window] = []
-            error = ""
             try:
-                for window in predictor.over_time(item, options.stride, options.fps, views_of(options)):
+                count, found = predictor.over_time(item, options.stride, options.fps, views_of(options))
+                for window in with_end(found, count, "windows, video %d of %d" % (number, len(items))):
                     windows.append(window)
                     tell(window_record(predictor, item, window, options.top), target)
             except UnreadableClip as damage:
-                error = damage.reason
-                tell({"path": item.path, "error": error}, target)
+                tell({"path": item.path, "error": damage.reason}, target)
             if windows:
                 pictures(predictor, item, windows, options)
     finally:
@@ -129,9 +125,10 @@ def window_record(predictor: Predictor, item: Item, window: Window, top: int) ->
 def tell(record: Dict[str, Any], target: Any) -> None:
     """A line of JSON to the file, and one in words, where standard output is free for it."""
     if target is not None:
-        target.write(json.dumps(record, ensure_ascii=False) + "\n")
+        target.write(json.dumps(record) + "\n")
         target.flush()
     if target is not sys.stdout:
+        clear_line()
         print(line_of(record), flush=True)
 
 
@@ -146,9 +143,8 @@ def line_of(record: Dict[str, Any]) -> str:
 
 def pictures(predictor: Predictor, item: Item, windows: Sequence[Window], options: argparse.Namespace) -> None:
     """The timeline and the annotated copy, where they are wanted."""
-    stem = os.path.splitext(os.path.basename(os.path.normpath(item.path)))[0]
     if options.timeline:
-        path = os.path.join(options.timeline, stem + ".png")
+        path = free_name(options.timeline, item.path, (".png",)) + ".png"
         drawn = draw_timeline(path, os.path.basename(item.path), predictor.class_names, windows)
         print("timeline: %s" % path if drawn else "matplotlib is not installed: no timeline", file=sys.stderr)
     if options.annotate:
@@ -184,15 +180,7 @@ def run(options: argparse.Namespace) -> int:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command; exit code 2 for what the user can mend, 130 for Ctrl-C."""
     options = parse(argv)
-    try:
-        return exit_code(lambda: run(options))
-    except RuntimeError as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        print("error: the device's memory is full: lower --batch-size; %s" % error, file=sys.stderr)
-        return 2
-    finally:
-        distributed.stop()
+    return command_code(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.clip_dataset import NO_COLOUR, ClipSample, collate_clips
 from data.clip_readers import UnreadableClip, frame_rate, open_clip
-from data.sliding import sliding_clips
+from data.sliding import sliding_clips, window_starts
 from data.video_list import VideoList
 from dataset.progress import usable_cores
 from tools.items import Item, find_items
@@ -102,11 +102,12 @@ class Predictor:
                     yield row, total * (0 if error else 1 / (views.clips * views.windows)), error
                     done, total, error = 0, np.zeros(self.trained.num_classes), ""
 
-    def over_time(self, item: Item, stride: float = 0.0, rate: float = USUAL_RATE,
-                  views: Views = PLAIN) -> Iterator[Window]:
-        """Windows of a clip's length that slide over a video by `stride` seconds (0: half a window). `rate`: frames a
-        second where the video does not say. Raises UnreadableClip after what can be read.
+    def over_time(self, video: Union[str, Item], stride: float = 0.0, rate: float = USUAL_RATE,
+                  views: Views = PLAIN) -> Tuple[int, Iterator[Window]]:
+        """How many windows of a clip's length slide over a video by `stride` seconds (0: half a window), and they
+        themselves. `rate`: frames a second where the video does not say. UnreadableClip after what can be read.
         """
+        item = find_items([video], (), self.trained.modality)[0] if isinstance(video, str) else video
         geometry = self.trained.geometry
         reader = open_clip(os.path.abspath(item.path), item.kind)
         if item.kind == "video":
@@ -115,6 +116,9 @@ class Predictor:
         step = max(1, int(round(stride * rate)) if stride else span // 2)
         clips = sliding_clips(reader, self.runner.eval_transform(views), geometry.clip_length, geometry.val_interval,
                               step)
+        return len(window_starts(reader.num_frames, span, step)), self._windows(clips, rate, views)
+
+    def _windows(self, clips: Iterable[Any], rate: float, views: Views) -> Iterator[Window]:
         places: List[Tuple[float, float]] = []
         for _, logits in self.runner.each_batch(self._batched(clips, rate, places), views):
             for probabilities in sum_of_views(logits).numpy() / views.windows:

@@ -4,7 +4,8 @@ exactly as training evaluates them.
 import argparse
 import os
 import re
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+import sys
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 
 import torch
 
@@ -13,7 +14,7 @@ from data.device_transforms import DeviceTransform
 from data.loaders import ClipLoader, eval_loader
 from data.transforms import EvalTransform
 from data.video_list import VideoList
-from dataset.progress import usable_cores
+from dataset.progress import INTERRUPTED, USER_ERROR, exit_code, say_progress, usable_cores, with_progress
 from network.execution import check_execution, set_execution
 from tools.trained import Trained
 from train import device as devices
@@ -22,8 +23,10 @@ from train.amp import Precision
 from train.amp_choice import build_precision
 from train.config import AMP_DTYPES, DEVICES, EXECUTIONS, OPT_LEVELS
 from train.evaluate import each_batch, evaluate
+from train.log import stop_logging
 from train.metrics import Scores
 
+T = TypeVar("T")
 BATCH_SIZE = 8  # clips, as TrainConfig.eval_batch_size
 
 
@@ -76,6 +79,38 @@ def views_of(options: argparse.Namespace) -> Views:
     """The views that were typed."""
     clips, crops = options.views
     return Views(clips, crops, options.flips)
+
+
+def with_end(results: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """The results with words on how far they are, which leave a terminal's line when they end."""
+    yield from with_progress(results, total, what, say_progress)
+    clear_line()
+
+
+def clear_line() -> None:
+    """Makes room for a line of output on a terminal that shows progress."""
+    if sys.stderr.isatty():
+        say_progress("")
+
+
+def command_code(run: Callable[[], int]) -> int:
+    """Runs a command to its exit code: 0 done, 2 something the user can mend, 130 interrupted. Leaves log and group."""
+    def whole() -> int:
+        try:
+            return run()
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except RuntimeError as error:
+            if not devices.is_out_of_memory(error):
+                raise
+            print("error: the device's memory is full: lower --batch-size; %s" % error, file=sys.stderr)
+            return USER_ERROR
+    try:
+        return exit_code(whole)
+    finally:
+        stop_logging()
+        distributed.stop()
 
 
 class Machine(NamedTuple):

@@ -56,5 +56,5 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_json(path: str, content: Any) -> None:
     """A list of rows, or whatever else JSON can hold."""
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
+        json.dump(content, file, indent=2)
         file.write("\n")

@@ -63,7 +63,7 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
     except WeightsError as error:
         raise WeightsError("%s: %s" % (path, error)) from None
     told = _told_by(content, path, num_classes)
-    config = dict(told.get("config") or {})
+    config = dict(told.get("config") or {name: told[name] for name in ("dataset", "split") if name in told})
     class_names, notes = _names(told, classes, num_classes, path)
     shape = _geometry(config, dict(geometry or {}), dict(fallback or {}), notes)
     if _averaged(content):
@@ -156,6 +156,8 @@ def _dataset_of(classes: str) -> Any:
 def _geometry(config: Mapping[str, Any], typed: Mapping[str, int], fallback: Mapping[str, Any],
               notes: List[str]) -> ClipGeometry:
     """Typed values, else those of the training, else of the data set, else the options' defaults."""
+    trained_on = DATASETS.get(str(config.get("dataset")))
+    fallback = dict(trained_on.defaults if trained_on else {}, **fallback)
     values = [typed.get(name) or config.get(name) or fallback.get(name) or getattr(TrainConfig, name)
               for name in LENGTHS]
     if not config and not fallback and len(typed) < len(LENGTHS) - 1:
@@ -163,7 +165,7 @@ def _geometry(config: Mapping[str, Any], typed: Mapping[str, int], fallback: Map
                      "--clip-length, --val-frame-interval, --crop-size)")
     length, train_interval, interval, crop = (int(value) for value in values)
     check_clip_size(length, crop, crop)
-    spec = DATASETS.get(str(config.get("dataset")), DATASETS["UCF101"])
+    spec = trained_on or DATASETS["UCF101"]
     return ClipGeometry.of(length, train_interval, interval, crop, spec.scale_range, spec.eval_scale)
 
 

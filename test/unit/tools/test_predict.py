@@ -131,6 +131,26 @@ def predict_frames(path, start, predictor):
     return logits[0].double().softmax(0).numpy()
 
 
+def test_over_time_in_python(checkpoint, tmp_path):
+    write_frames(tmp_path / "film", decode_all(FILMS / "mjpeg.avi")[:30])
+    count, windows = open_predictor(checkpoint, "cpu").over_time(str(tmp_path / "film"), stride=0.5, rate=10)
+    windows = list(windows)
+    assert count == len(windows) == 5 and [window.start for window in windows] == [0, .5, 1, 1.5, 2]
+    assert all(window.probabilities.sum() == pytest.approx(1) for window in windows)
+
+
+def test_optical_flow_is_predicted_from_its_folder(checkpoint, tmp_path):
+    path = str(tmp_path / "flow.pth")
+    torch.save({"state_dict": build_network(NAME, 3, channels=2).state_dict(), "class_names": list(CLASSES),
+                "config": GEOMETRY}, path)
+    (tmp_path / "film").mkdir()
+    for number in range(1, 13):
+        for axis in "xy":
+            cv2.imwrite(str(tmp_path / "film" / ("flow_%s_%05d.jpg" % (axis, number))), np.full((48, 64), 128, np.uint8))
+    row, = predicted(tmp_path, path, str(tmp_path))
+    assert row["path"] == str(tmp_path / "film") and len(row["top"]) == 3
+
+
 def test_damage_within_a_long_video_comes_after_its_windows(checkpoint, tmp_path):
     write_video(tmp_path / "cut.avi", 5, frames=40)
     data = (tmp_path / "cut.avi").read_bytes()

@@ -71,6 +71,8 @@ def test_bare_weights_take_the_rest_from_beside_them(state, save, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({"class_names": ["a", "b", "c"], "config": SMALL}))
     found = open_trained(path, "cpu")
     assert named(found) == ["a", "b", "c"] and found.geometry.crop == 32
+    (tmp_path / "result.json").write_text(json.dumps({"class_names": ["a", "b", "c"], "dataset": "motion10"}))
+    assert open_trained(path, "cpu").geometry[:4] == (8, 2, 2, 32)  # of before the options were written down
     for text in (json.dumps({"class_names": ["a", "b"]}), "{torn", "[]"):  # of other weights, or nothing at all
         (tmp_path / "result.json").write_text(text)
         assert open_trained(path, "cpu").class_names is None
