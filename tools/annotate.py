@@ -3,6 +3,7 @@
 H, W.
 """
 import os
+from bisect import bisect_right
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
 import cv2
@@ -28,10 +29,12 @@ def annotate(path: str, kind: str, folder: str, captions: Sequence[Caption], rat
     it, UnreadableClip where there is no picture.
     """
     reader = open_clip(os.path.abspath(path), "rawframes" if kind == "flow" else kind)
+    starts = [caption.start for caption in captions]
     writer, target, number = None, "", -1
     try:
         for number, frame in enumerate(_pictures(reader)):
-            picture = caption_picture(frame, _current(captions, number / rate).top)
+            turn = max(0, bisect_right(starts, number / rate) - 1)  # the last caption that has begun
+            picture = caption_picture(frame, captions[turn].top)
             if writer is None:
                 name = free_name(folder, path, [ending for ending, _ in CODINGS])
                 writer, target = _open_writer(name, rate, picture.shape[1], picture.shape[0])
@@ -51,12 +54,6 @@ def _pictures(reader: Any) -> Iterator[np.ndarray]:
         picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
         times = -(-LEAST_HEIGHT // picture.shape[0])
         yield cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) if times > 1 else picture
-
-
-def _current(captions: Sequence[Caption], seconds: float) -> Caption:
-    """The last one that has begun."""
-    begun = [caption for caption in captions if caption.start <= seconds]
-    return begun[-1] if begun else captions[0]
 
 
 def caption_picture(picture: np.ndarray, top: Sequence[Dict[str, Any]]) -> np.ndarray:

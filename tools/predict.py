@@ -14,6 +14,7 @@ import sys
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from data.clip_readers import UnreadableClip, frame_rate
+from dataset.progress import say_progress
 from tools.annotate import Caption, annotate, free_name
 from tools.items import Item, find_items
 from tools.predictor import USUAL_RATE, Answer, Predictor, Window
@@ -101,11 +102,13 @@ def predict_over_time(predictor: Predictor, items: Sequence[Item], options: argp
     target = sys.stdout if options.json == "-" else open(options.json, "w", encoding="utf-8") if options.json else None
     try:
         for number, item in enumerate(items, 1):
-            windows: List[Window] = []
+            windows: List[Window] = []  # kept for pictures alone
+            say_progress("video %d of %d: %s" % (number, len(items), item.path))
             try:
                 count, found = predictor.over_time(item, options.stride, options.fps, views_of(options))
                 for window in with_end(found, count, "windows, video %d of %d" % (number, len(items))):
-                    windows.append(window)
+                    if options.timeline or options.annotate:
+                        windows.append(window)
                     tell(window_record(predictor, item, window, options.top), target)
             except UnreadableClip as damage:
                 tell({"path": item.path, "error": damage.reason}, target)

@@ -146,7 +146,8 @@ def test_optical_flow_is_predicted_from_its_folder(checkpoint, tmp_path):
     (tmp_path / "film").mkdir()
     for number in range(1, 13):
         for axis in "xy":
-            cv2.imwrite(str(tmp_path / "film" / ("flow_%s_%05d.jpg" % (axis, number))), np.full((48, 64), 128, np.uint8))
+            name = "flow_%s_%05d.jpg" % (axis, number)
+            cv2.imwrite(str(tmp_path / "film" / name), np.full((48, 64), 128, np.uint8))
     row, = predicted(tmp_path, path, str(tmp_path))
     assert row["path"] == str(tmp_path / "film") and len(row["top"]) == 3
 
