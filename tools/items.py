@@ -3,7 +3,7 @@ videos, each a file or a folder of frames.
 """
 import glob
 import os
-from typing import Iterable, List, NamedTuple
+from typing import Iterable, List, NamedTuple, Set
 
 from dataset.layouts import VIDEO_ENDINGS
 
@@ -58,11 +58,15 @@ def _of_path(path: str, modality: str) -> List[Item]:
     """The videos at a path; none where there is nothing, or a film where flow is wanted."""
     if os.path.isfile(path) and modality != "flow":
         return [Item(path, "video")]
-    return _of_folder(path, modality) if os.path.isdir(path) else []
+    return _of_folder(path, modality, set()) if os.path.isdir(path) else []
 
 
-def _of_folder(folder: str, modality: str) -> List[Item]:
-    """The videos in a folder and the folders below it, by name."""
+def _of_folder(folder: str, modality: str, seen: Set[str]) -> List[Item]:
+    """The videos in a folder and the folders below it, by name; each folder once, wherever links lead."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return []
+    seen.add(real)
     kind = "flow" if modality == "flow" else "rawframes"
     if os.path.isfile(os.path.join(folder, FIRST_FRAME[kind])):
         return [Item(folder, kind)]
@@ -72,7 +76,7 @@ def _of_folder(folder: str, modality: str) -> List[Item]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                items += _of_folder(entry.path, modality)
+                items += _of_folder(entry.path, modality, seen)
             elif modality != "flow" and entry.name.lower().endswith(VIDEO_ENDINGS):
                 items.append(Item(entry.path, "video"))
     return items

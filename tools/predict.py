@@ -69,8 +69,12 @@ def check_options(options: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("tools.predict is one process: divide the list of paths among several, or use tools.evaluate")
     for name in FOLDERS:
-        if getattr(options, name):
-            os.makedirs(getattr(options, name), exist_ok=True)
+        folder = getattr(options, name)
+        try:
+            if folder:
+                os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise ValueError("--%s %s: cannot be made a folder (%s)" % (name, folder, error.strerror)) from None
 
 
 def predict_whole(predictor: Predictor, items: Sequence[Item], options: argparse.Namespace) -> None:

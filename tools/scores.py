@@ -139,10 +139,18 @@ def ranked(scores: np.ndarray) -> np.ndarray:
     return best_classes(torch.from_numpy(np.ascontiguousarray(scores))).numpy()
 
 
-def join_key(path: str) -> str:
-    """A path without a video's ending: a film and its folder of frames or flow are the same video."""
-    stem, ending = os.path.splitext(path)
-    return stem if ending.lower() in VIDEO_ENDINGS else path
+def join_keys(files: Sequence[Tuple[str, Scored]]) -> List[List[str]]:
+    """What each file's videos are known by: paths without a video's ending, since a film and its folder of frames or
+    flow are the same video; of those the last folder and the name where whole paths have nothing in common, as a packed
+    store's and its source's.
+    """
+    whole = []
+    for _, videos in files:
+        parts = [os.path.splitext(path) for path in videos.paths]
+        whole.append([stem if ending.lower() in VIDEO_ENDINGS else stem + ending for stem, ending in parts])
+    if set(whole[0]).intersection(*whole):
+        return whole
+    return [["/".join(key.split("/")[-2:]) for key in keys] for keys in whole]
 
 
 def fuse(files: Sequence[Tuple[str, Scored]], weights: Sequence[float]) -> Tuple[Scored, Dict[str, List[str]]]:
@@ -151,10 +159,10 @@ def fuse(files: Sequence[Tuple[str, Scored]], weights: Sequence[float]) -> Tuple
     """
     first_name, first = files[0]
     rows = []
-    for name, videos in files:
+    for (name, videos), keys in zip(files, join_keys(files)):
         if videos.class_names != first.class_names:
             raise ValueError("--fuse: %s and %s are of different classes" % (first_name, name))
-        own = {join_key(path): row for row, path in enumerate(videos.paths)}
+        own = {key: row for row, key in enumerate(keys)}
         if len(own) != len(videos.paths):
             raise ValueError("--fuse: %s holds %d videos more than once" % (name, len(videos.paths) - len(own)))
         rows.append(own)

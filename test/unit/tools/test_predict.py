@@ -91,6 +91,8 @@ def test_what_words_mean(tmp_path):
     assert find_items([folder + "/*/*.mp4", folder + "/c", videos[0]], ()) == [
         Item(videos[1], "video"), frames, Item(videos[0], "video")]
     assert find_items(["-"], [videos[0] + "\n", "none\n"]) == [Item(videos[0], "video"), Item("none", "video")]
+    (tmp_path / "b" / "up").symlink_to(str(tmp_path))
+    assert len(find_items([folder], ())) == 4
     (tmp_path / "c" / "flow_x_00001.jpg").write_bytes(b"")
     assert find_items([folder], (), "flow") == [Item(str(tmp_path / "c"), "flow")]
     with pytest.raises(ValueError, match="optical flow"):
@@ -198,7 +200,8 @@ def test_what_a_timeline_shows():
     (["none.pth", "a"], "none.pth"),
     (["{w}", "*.nothing"], "*.nothing"), (["{w}", "a", "--top", "0"], "--top 0"),
     (["{w}", "a", "--over-time", "--views", "10x1"], "--views 10x1"), (["{w}", "a", "--json", "/no/a.json"], "--json"),
-    (["{w}", "a", "--fps", "0"], "--fps"), (["{w}", "a", "--crop-size", "8"], "--crop-size")])
+    (["{w}", "a", "--fps", "0"], "--fps"),
+    (["{w}", "a", "--annotate", "{w}"], "--annotate"), (["{w}", "a", "--crop-size", "8"], "--crop-size")])
 def test_what_the_user_can_mend_ends_with_code_2_and_a_word(words, said, checkpoint, tmp_path, capsys):
     assert predict.main([word.format(w=checkpoint, tmp=tmp_path) for word in words] + ["--device", "cpu"]) == 2
     error = capsys.readouterr().err

@@ -112,6 +112,12 @@ def test_late_fusion_joins_by_path_and_says_what_is_missing():
     assert missing == {"film": ["x/d"], "flow": ["x/c"]}
 
 
+def test_a_packed_stores_longer_paths_are_joined_too():
+    packed = scored(["test/x/a.avi", "test/x/b.avi"], [0, 1], [[1, 0, 0, 0]] * 2)
+    mixed, missing = fuse([("packed", packed), ("film", scored(["x/b.avi"], [1], [[0, 1, 0, 0]]))], [1, 1])
+    assert mixed.paths == ["test/x/b.avi"] and missing == {"packed": [], "film": ["x/a"]}
+
+
 @pytest.mark.parametrize("other, words", [
     (scored(["a.avi"], [1], [[1, 0, 0, 0]]), "different labels"),
     (scored(["b"], [0], [[1, 0, 0, 0]]), "no video is in"),

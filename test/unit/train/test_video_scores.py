@@ -79,6 +79,12 @@ def test_processes_with_fewer_videos_than_others_or_none_give_the_same_bits(tmp_
         assert all(torch.equal(mine, whole) for mine, whole in zip(table[:3], one[:3])) and table[3] == one.reasons
 
 
+def test_a_process_without_videos_takes_part():
+    scores = VideoScores(2, CLASSES, 1, Ranks(3, 3, 4))
+    table = scores.table(CPU)  # alone in this test, so that nothing is added
+    assert table.scores.shape == (2, CLASSES) and not table.readable.any() and table.reasons == ["", ""]
+
+
 def test_rows_are_gathered_in_parts(monkeypatch):
     monkeypatch.setattr("train.video_scores.ROWS_AT_ONCE", 2)
     own = torch.arange(10).view(5, 2)
