@@ -13,26 +13,31 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 
 from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
 from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
+from data.loaders import why_readers_died
 from data.modalities import MODALITIES
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import usable_cores
-from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
-from network import build_network, find_network
+from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
+from network import NETWORKS, build_network, find_network, flops
 from network.execution import set_execution
+from network.recomputation import set_recomputation
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
 from train import device as devices
 from train.amp import Precision
 from train.amp_choice import build_precision
+from train.bad_steps import BadSteps, NotFinite
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
+from train.ema import AveragedWeights
+from train.gradient_norm import GradientNorm
 from train.log import LOGGER, log_to, start_logging, stop_logging
 from train.loop import Slots, Trainer
 from train.metrics import Scores
@@ -40,10 +45,11 @@ from train.optim import build_sgd, parameter_groups
 from train.options import parse_options
 from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
 from train.record import RunRecord, move_aside
-from train.run import NotFinite, Plan, Position, Run
-from train.run_state import DataFacts, RunState
+from train.run import Plan, Position, Run
+from train.run_state import DataFacts, RunState, keep_global_batch
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
+from train.stopping import Asked, Stopped, StopRequest, describe
 
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -83,6 +89,14 @@ def check_before_data(config: TrainConfig) -> None:
         find_weights_file(spec.name, config.pretrained)
 
 
+def choose_resume(config: TrainConfig) -> Union[bool, str]:
+    """--resume as it is meant: auto goes on where this task has a checkpoint."""
+    if config.resume != "auto":
+        return config.resume
+    folder = Path(config.model_dir) / config.task / "checkpoints"
+    return bool(checkpoint.Checkpoints(folder, config.task).newest_first())
+
+
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
     """The batches of this process."""
     geometry = ClipGeometry.of(config.clip_length, config.train_frame_interval, config.val_frame_interval,
@@ -104,6 +118,7 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     network = build_network(config.network, num_classes, not config.resume and config.pretrained,
                             MODALITIES[config.modality].channels).to(runtime.device)
     LOGGER.info("execution %s, %s", set_execution(network, config.execution), devices.memory_settings())
+    set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
@@ -115,36 +130,48 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
                    config.random_seed, config.modality)
+    gradient_norm = GradientNorm(config.clip_grad_norm, runtime.device) if config.clip_grad_norm else None
+    ema = AveragedWeights(precision, network, config.ema_decay) if config.ema_decay and not config.eval_only else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype, config.modality),
-                   config.random_seed, Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix)
+                   config.random_seed, Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix,
+                   gradient_norm, ema)
+
+
+def data_facts(videos: VideoSet) -> DataFacts:
+    """What a run is tied to of its data."""
+    return DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(), videos.test.digest())
 
 
 class Job:
     """One run, composed."""
 
     def __init__(self, config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> None:
-        self.config, self.videos, self.runtime = config, videos, runtime
         task = config.task
         self.folder = folder = Path(config.model_dir) / task
-        self.position = Position()
+        self.position, self.evaluated = Position(), True
+        first = runtime.ranks.rank == 0
+        checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
+        self.saved = checkpoints.load(config.resume) if config.resume else None
+        if self.saved:
+            config = keep_global_batch(config, self.saved, runtime.ranks.world_size)
+        self.config, self.videos, self.runtime = config, videos, runtime
         self.streams = build_streams(config, spec, videos, runtime)
         global_batch = self.streams.global_batch
         per_epoch = self.streams.steps_per_epoch
         self.trainer = build_trainer(config, len(videos.class_names), runtime, self.streams)
-        self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
-        facts = DataFacts(videos.name, videos.class_names, len(videos.train))
-        self.state = RunState(config, self.trainer, facts, global_batch)
-        self.record = RunRecord(folder, task, self.checkpoints, self.state.snapshot, self.state.state_dict,
-                                runtime.ranks.rank == 0)
+        bad_steps = BadSteps(self.trainer, config.max_bad_steps, folder, videos.train.path, first)
+        self.state = RunState(config, self.trainer, data_facts(videos), global_batch, bad_steps)
+        self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first)
         self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
                                      str(folder / "bad_videos.jsonl"))
         total = per_epoch * config.end_epoch
-        plan = Plan(config.end_epoch, per_epoch, global_batch, min(total, config.max_steps or total),
-                    config.precise_bn, config.save_frequency)
+        plan = Plan(config.end_epoch, self.streams.epoch_samples, global_batch, min(total, config.max_steps or total),
+                    config.precise_bn, config.save_frequency, config.save_every)
         self.meter = SpeedMeter(runtime.device, global_batch)
-        self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed)
-        if config.resume:
-            self.position, self.record.best = self.state.resume(self.checkpoints)
+        self.stop = StopRequest(runtime.device)
+        self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed, self.stop, bad_steps)
+        if self.saved:
+            self.position, self.evaluated, self.record.best = self.state.resume(self.saved)
 
     def failed(self, failures: Sequence[Tuple[str, str]]) -> None:
         """Names each video that cannot be read once, whichever process met it; stops the run beyond the budget."""
@@ -165,9 +192,12 @@ class Job:
         distributed.barrier(self.runtime.device)
         try:
             log_to(Path(config.log_file) if config.log_file else self.folder / "train.log")
-            self.record.open()
+            self.record.open("samples.rank-%d.jsonl" % self.runtime.ranks.rank if config.log_samples else None)
             self.ledger.open()
-            self._execute()
+            with self.stop:
+                self._execute()
+        except Asked:
+            raise Stopped("stopped by %s in an evaluation; nothing was left to save" % describe(self.stop.signal))
         finally:
             self.streams.close()
             self.record.close()
@@ -179,8 +209,10 @@ class Job:
         elif self.config.eval_only:
             self.record.write_result(self.result(self.run.evaluate()), "evaluation.json")
         else:
-            scores = self.run.fit(self.position) or self.run.evaluate()
-            self.record.finish(self.result(scores))
+            if self.saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
+                self.state.train_on(self.saved)
+            scores = self.run.fit(self.position, self.evaluated) or self.run.evaluate()
+            self.record.finish(self.result(scores), self.state.final_weights())
 
 
 def compose(argv: Sequence[str]) -> Optional[Job]:
@@ -192,7 +224,15 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     spec = find_dataset(typed.get("dataset", TrainConfig.dataset))
     config, sources = resolve_config(typed, spec.name, spec.defaults)
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
+    config = dataclasses.replace(config, resume=choose_resume(config))
     check_before_data(config)
+    if config.describe:
+        channels = MODALITIES[config.modality].channels
+        shape = (channels, config.clip_length, config.crop_size, config.crop_size)
+        num_classes = len(published_names(spec) or range(101))  # as many as UCF-101 where they are the user's own
+        for name in [config.network] if "network" in typed else list(NETWORKS):
+            print(flops.describe(build_network(name, num_classes, channels=channels), shape) + "\n", flush=True)
+        return None
     runtime = start_runtime(config)
     if config.dry_run:
         choose_precision(config, runtime.device)
@@ -223,9 +263,14 @@ def main(argv: Optional[List[str]] = None) -> int:
     except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:
+        died = why_readers_died(error)
+        if died:
+            return _fail(died)
         if not devices.is_out_of_memory(error):
             raise
         return _fail("the device's memory is full: lower --batch-size (and --eval-batch-size); %s" % error)
+    except Stopped as stopped:
+        LOGGER.info("%s", stopped)
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED

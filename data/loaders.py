@@ -185,8 +185,28 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
+def why_readers_died(error: BaseException) -> str:
+    """What to tell the user of a loader process that came to its end before its time; empty for any other error.
+
+    torch raises it wherever the main process happens to be.
+    """
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in text:
+        return ""
+    return ("a process that reads videos has died (%s). Killed: the machine's memory may be full, lower --workers or "
+            "--batch-size. Bus error: its shared memory is, enlarge /dev/shm or take --workers 0" % text.split("\n")[0])
+
+
+def _heed_the_next(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
+
+
 def _start_worker(worker: int) -> None:
-    """One thread a worker; an interrupt is the main process's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One thread a worker; signals that ask for an end go to all processes of a run, and are the main one's to handle.
+    A second SIGTERM is from there, and ends the worker.
+    """
+    for ignored in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _heed_the_next)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -60,7 +60,9 @@ class ClipStreams:
         self._test = eval_loader(test_set, share.rank, share.world_size, share.eval_batch_size, share.workers,
                                  share.pinned)
         self.steps_per_epoch, self.global_batch = self._sampler.steps_per_epoch, self._sampler.global_batch
+        self.epoch_samples = self._sampler.epoch_samples
         self.evaluation_steps = len(self._test)
+        self.common_evaluation_steps = -(-(len(test) // share.world_size) // share.eval_batch_size)
 
     def training(self, epoch: int, samples: int, steps: int) -> Any:
         """The batches of `steps` training steps, `accumulate` each, from a position on: `samples` clips of the epoch

@@ -1,4 +1,5 @@
 """The rows of a data set, packed: no Python object a row, so that a million of them weigh little in every worker."""
+import hashlib
 import itertools
 import os
 from array import array
@@ -70,6 +71,10 @@ class VideoList:
         if self._frame_counts is None or self._frame_counts[index] <= 0:
             return None
         return int(self._frame_counts[index])
+
+    def digest(self) -> str:
+        """SHA-256 of the rows, paths below the root and labels in their order, as 64 hexadecimal digits."""
+        return hashlib.sha256(self._blob + b"\n" + self.labels.astype("<i4").tobytes()).hexdigest()
 
     def facts(self, index: int) -> Optional[VideoFacts]:
         """What the index knows of the row's file, None where it knows nothing."""

@@ -24,6 +24,7 @@ from network.safe_load import safe_load
 from network.weights import WeightsError, load_weights, network_of, state_dict_of
 from train import device as devices
 from train.config import TrainConfig
+from train.files import is_sealed
 
 RESULT = "result.json"
 KINETICS = "Kinetics400"
@@ -51,11 +52,13 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
     """The network that a file holds. `network` and `classes` stand for what the file lacks: a name of the table; a data
     set's name or a file of class names. `geometry` (LENGTHS) goes before the file's own, `fallback` behind it.
 
-    FileNotFoundError, UnsafeFileError for what is not plain data, ValueError that names file and option for the rest.
+    FileNotFoundError, UnsafeFileError for what is not plain data, ValueError for a file whose bytes have changed, and
+    one that names file and option for the rest.
     """
     path = str(path)
     if not os.path.isfile(path):
         raise FileNotFoundError("%s: no such file; give a checkpoint or model.pth, as of exps/TASK/" % path)
+    is_sealed(Path(path))
     content = safe_load(path)
     try:
         weights = state_dict_of(_averaged(content) or content)

@@ -50,8 +50,10 @@ class TrainConfig:
     pretrained: Union[bool, str] = _option(False, "start from the network's pretrained file, or from the file given",
                                            metavar="PATH")
     fine_tune: bool = _option(False, "full learning rate for the classifier, half of it for everything else")
-    resume: Union[bool, str] = _option(False, "go on from the newest checkpoint of this task, or from the file given",
-                                       metavar="PATH")
+    resume: Union[bool, str] = _option(False, "go on from the newest checkpoint of this task, or from the file given; "
+                                       "auto starts anew where there is none", metavar="PATH")
+    allow_change: Tuple[str, ...] = _option((), "go on with --resume although these have changed: names as the refusal "
+                                            "gives them, with commas between", metavar="NAMES")
     # the data
     dataset: str = _option("UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 (built in) or folder (your own)",
                            metavar="NAME")
@@ -81,6 +83,11 @@ class TrainConfig:
     warmup_steps: Union[int, str] = _option(
         1500, "optimizer steps over which the rate rises from a tenth, or a share of the run such as 5%%", metavar="N")
     weight_decay: float = _option(0.0001, "L2 penalty of every parameter that is no bias")
+    clip_grad_norm: float = _option(0.0, "limit to the norm over all gradients of a step; the log says what it was "
+                                    "before (0: no limit)", metavar="NORM")
+    ema_decay: float = _option(0.0, "also average the weights over the steps, this much of the average staying at "
+                               "each, such as 0.999; model.pth and the best score are then the average's (0: none)",
+                               metavar="DECAY")
     end_epoch: int = _option(90, "epochs to train")
     epoch_div_factor: int = _option(1, "an epoch is this fraction of the data; the original's was a quarter: 4")
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
@@ -108,6 +115,8 @@ class TrainConfig:
     execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers, and what auto takes "
                              "for now; folded is faster on a CPU at 224 pixels, slower at 32; the function and the "
                              "weights are the same", EXECUTIONS)
+    activation_checkpointing: bool = _option(False, "keep only each block's input and compute the rest again in the "
+                                             "backward pass: less memory, more time, the same result")
     deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")
     distributed: bool = _option(False, "train on several devices; started by torchrun or by test/launch.sh")
     backend: str = _option("auto", "what carries the gradients: hccl on npu, nccl on cuda, gloo on cpu", BACKENDS)
@@ -119,18 +128,24 @@ class TrainConfig:
     model_dir: str = _option("exps", "folder of all runs; a run writes into DIR/TASK", metavar="DIR")
     log_file: Optional[str] = _option(None, "text log (default: train.log of the run)", metavar="FILE")
     save_frequency: int = _option(1, "epochs between two checkpoints")
+    save_every: int = _option(0, "optimizer steps between two checkpoints within an epoch (0: none)")
     keep: int = _option(3, "newest checkpoints to keep, beside the best one")
     eval_batch_size: int = _option(8, "clips of one evaluation step on one device")
+    max_bad_steps: int = _option(20, "stop after so many steps in a row whose gradient is infinite or no number")
+    log_samples: bool = _option(False, "write the videos of every step to samples.rank-N.jsonl, by their rows")
     eval_only: bool = _option(False, "evaluate the weights of --resume or --pretrained, train nothing")
+    describe: bool = _option(False, "print parameters and multiply-adds of the network that is named, or of all, stage "
+                             "by stage, then end")
     dry_run: bool = _option(False, "check the options, the weights and the data, then end")
     profile: bool = _option(False, "trace some steps and print where their time goes")
 
     def __post_init__(self) -> None:
         for name in ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size", "batch_size",
                      "accumulate", "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size",
-                     "split"):
+                     "split", "max_bad_steps"):
             _at_least(self, name, 1)
-        for name in ("max_steps", "shuffle_window", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
+        for name in ("max_steps", "save_every", "shuffle_window", "world_size", "weight_decay", "bad_video_budget",
+                     "random_seed"):
             _at_least(self, name, 0)
         for name in ("workers", "local_rank"):
             _at_least(self, name, -1)
@@ -148,6 +163,7 @@ class TrainConfig:
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)
+        _check_step(self)
         _check_mixing(self)
 
     @property
@@ -176,6 +192,16 @@ def _check_precision(config: TrainConfig) -> None:
     if config.amp_engine == "apex" and config.amp_dtype not in ("auto", "fp16"):
         raise OptionError("--amp-dtype %s contradicts --amp-engine apex, which computes in fp16: drop one of them"
                           % config.amp_dtype)
+
+
+def _check_step(config: TrainConfig) -> None:
+    if config.activation_checkpointing and config.execution == "compiled":
+        raise OptionError("--activation-checkpointing: --execution compiled decides itself what it keeps; take "
+                          "reference or folded, or drop one of them")
+    if not 0 <= config.clip_grad_norm < float("inf"):
+        raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % config.clip_grad_norm)
+    if not 0 <= config.ema_decay < 1:
+        raise OptionError("--ema-decay %s: takes 0 (no average) or more, below 1" % config.ema_decay)
 
 
 def _check_mixing(config: TrainConfig) -> None:

@@ -71,6 +71,16 @@ def in_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def rank() -> int:
+    """This process's number among all, from 0."""
+    return dist.get_rank() if in_group() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if in_group() else 1
+
+
 def wrap(model: torch.nn.Module, device: torch.device, bucket_views: bool = True) -> torch.nn.Module:
     """The model whose backward averages gradients over the processes; BatchNorm buffers stay each process's own until
     they are averaged. `bucket_views`: gradients may be views of what is sent, which saves a copy.
@@ -103,6 +113,15 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     if in_group():
         dist.all_reduce(tensor)
     return tensor
+
+
+def gather_rows(row: torch.Tensor) -> torch.Tensor:
+    """The rows (n,) of all processes, in the order of their ranks: (R, n)."""
+    if not in_group():
+        return row[None].clone()  # (1, n)
+    rows = row.new_zeros((world_size(),) + row.shape)  # (R, n)
+    rows[rank()] = row
+    return all_reduce_sum(rows)
 
 
 def average_buffers(model: torch.nn.Module) -> None:

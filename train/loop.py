@@ -3,14 +3,17 @@
 import functools
 import hashlib
 import itertools
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Tuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 from torch import nn
 
 from train.amp import Precision
+from train.buffers import flat_buffers, put_buffers
 from train.device import seed_device
 from train.distributed import all_reduce_sum, without_exchange
+from train.ema import AveragedWeights
+from train.gradient_norm import GradientNorm
 from train.loss import cross_entropy
 from train.metrics import ClassificationMetrics
 from train.optim import set_rate
@@ -61,16 +64,18 @@ class Trainer:
 
     `model` is what the forward pass goes through (DDP's wrapper), `module` the network itself. `mix` makes clips and
     targets of a micro-batch's clips, labels, step and slot; neither precise BN nor evaluation asks it.
+    `gradient_norm` limits a step's gradients, `ema` averages the weights.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: LearningRate, precision: Precision,
                  transform: Callable[[Any], torch.Tensor], seed: int, slots: Slots = WHOLE,
-                 mix: Mix = unmixed) -> None:
+                 mix: Mix = unmixed, gradient_norm: Optional[GradientNorm] = None,
+                 ema: Optional[AveragedWeights] = None) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.precision, self.transform, self.mix = precision, transform, mix
         self.module: nn.Module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
         self.metrics = ClassificationMetrics(precision.device)
-        self.slots, self._seed = slots, seed
+        self.slots, self.gradient_norm, self.ema, self._seed = slots, gradient_norm, ema, seed
 
     def step(self, batch: Any, number: int, micro: int = 0) -> bool:
         """Micro-batch `micro` of optimizer step `number`, counted from 0 and from 1, on a device batch; the last one
@@ -87,9 +92,23 @@ class Trainer:
                 logits = self.model(clip)  # (N, K)
             loss = cross_entropy(logits.float(), target) / self.slots.accumulate
             self.precision.backward(loss, last)
-        applied = self.precision.step(self.optimizer) if last else True
+        applied = self.precision.step(self.optimizer, self.gradient_norm) if last else True
+        if last and applied and self.ema is not None:
+            self.ema.update()
         self.metrics.update(logits, target)
         return applied
+
+    def statistics(self) -> torch.Tensor:
+        """BatchNorm's statistics that training goes on with, then those of the average, as one vector."""
+        flat = flat_buffers(self.module)
+        return flat if self.ema is None else torch.cat([flat, self.ema.statistics()])
+
+    def put_statistics(self, flat: torch.Tensor) -> None:
+        """Puts back what statistics() gave, with or without an average."""
+        own = len(flat_buffers(self.module))
+        put_buffers(self.module, flat[:own])
+        if self.ema is not None and len(flat) > own:
+            self.ema.put_statistics(flat[own:])
 
     def refine_batchnorm(self, batches: Any, failed: Callable[[Any], None]) -> int:
         """Precise BN over host batches: forward passes in training mode that change nothing but the statistics."""

@@ -1,9 +1,9 @@
 """The run: epochs of steps, what happens between them, and where it stands. Trainer, data and records are handed in."""
 
-import math
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NoReturn, Optional, Tuple
 
+from train.bad_steps import BadSteps
 from train.distributed import all_reduce_sum, average_buffers
 from train.evaluate import evaluate
 from train.log import progress
@@ -11,13 +11,10 @@ from train.loop import Trainer, by_step
 from train.metrics import Scores
 from train.prefetch import Prefetcher
 from train.speed import SpeedMeter
+from train.stopping import Asked, Stopped, StopRequest, describe
 
 LOG_INTERVAL, FIRST_LOG = 50, 10  # steps
 PRECISE_BN_STEPS = 500
-
-
-class NotFinite(ValueError):
-    """The loss is no number any more."""
 
 
 @dataclass
@@ -31,62 +28,74 @@ class Position:
 
 @dataclass
 class Plan:
-    """How long a run is and what happens between its epochs."""
+    """How long a run is, what happens between its epochs, and how often it is saved in between (steps; 0: never)."""
 
     end_epoch: int
-    steps_per_epoch: int
+    epoch_samples: int
     global_batch: int
     last_step: int
     precise_bn: bool = True
     save_frequency: int = 1
+    save_every: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of a whole epoch; what is left over is dropped."""
+        return self.epoch_samples // self.global_batch
+
+    def steps_left(self, position: Position) -> int:
+        """Steps from there to the end of the epoch."""
+        return max(0, (self.epoch_samples - position.samples) // self.global_batch)
 
 
 class Run:
-    """Everything around the steps: where batches come from and where reports go.
+    """Everything around the steps: where batches come from, where reports go, and what ends it before its time.
 
     `data` has training(epoch, samples, steps) and statistics(epoch, steps), which give the host batches of so many
-    steps, evaluation(), which gives all, and evaluation_steps; `record` has interval(...), epoch(...) and
-    shows_progress (every process calls it, rank 0 writes); `failed` takes the videos of a batch that could not be read;
-    without any, it looks for those of other processes.
+    steps, evaluation(), which gives all, evaluation_steps, and how many of these every process has at least,
+    common_evaluation_steps; `record` has interval(...), epoch(...), save(...), samples(...), failure and shows_progress
+    (every process calls it, rank 0 writes); `failed` takes the videos of a batch that could not be read; without any,
+    it looks for those of other processes.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan, data: Any, record: Any, meter: SpeedMeter,
-                 failed: Callable[[Any], None]) -> None:
+                 failed: Callable[[Any], None], stop: StopRequest, bad_steps: BadSteps) -> None:
         self.trainer, self.plan, self.data, self.record = trainer, plan, data, record
-        self.meter, self.failed = meter, failed
+        self.meter, self.failed, self.stop, self.bad_steps = meter, failed, stop, bad_steps
 
-    def fit(self, position: Position) -> Optional[Scores]:
+    def fit(self, position: Position, evaluated: bool = True) -> Optional[Scores]:
         """Trains from `position` to the end of the plan; returns the last evaluation's scores (None where nothing was
-        left to do).
+        left to do). `evaluated`: what comes after the steps of `position` is done.
         """
         scores = None
-        while position.step < self.plan.last_step:
+        while position.step < self.plan.last_step or not evaluated:
             self._train_epoch(position)
-            done = position.samples >= self.plan.steps_per_epoch * self.plan.global_batch
-            if done:
-                position.epoch, position.samples = position.epoch + 1, 0
-            if self.plan.precise_bn:
-                steps = min(PRECISE_BN_STEPS, self.plan.steps_per_epoch)
-                self.trainer.refine_batchnorm(self.data.statistics(position.epoch, steps), self.failed)
-            average_buffers(self.trainer.module)
-            scores = self.evaluate()
-            last = position.step >= self.plan.last_step
-            self.record.epoch(position, scores, self.meter.total(),
-                              save=last or (done and position.epoch % self.plan.save_frequency == 0))
+            scores = self._close_epoch(position)
+            evaluated = True
         return scores
 
     def evaluate(self) -> Scores:
-        """Scores over every test video."""
-        batches = progress(self.data.evaluation(), self.data.evaluation_steps, "evaluate", self.record.shows_progress)
+        """Scores over every test video, of the averaged weights where there are any. Raises Asked where the processes
+        agree to stop.
+        """
+        if self.trainer.ema is None:
+            return self._evaluate()
+        with self.trainer.ema.in_place():
+            return self._evaluate()
+
+    def _evaluate(self) -> Scores:
+        source = self.stop.watch(self.data.evaluation(), self.data.common_evaluation_steps)
+        batches = progress(source, self.data.evaluation_steps, "evaluate", self.record.shows_progress)
         scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
         self.failed(())
         return scores
 
     def _train_epoch(self, position: Position) -> None:
+        steps = min(self.plan.steps_left(position), self.plan.last_step - position.step)
+        if steps <= 0:
+            return
         self.trainer.model.train()
-        self.trainer.metrics.reset()
         first = position.samples // self.plan.global_batch
-        steps = min(self.plan.steps_per_epoch - first, self.plan.last_step - position.step)
         source = Prefetcher(self.data.training(position.epoch, position.samples, steps), self.trainer.precision.device)
         waited = 0.0
         text = "epoch %d/%d" % (position.epoch + 1, self.plan.end_epoch)
@@ -94,24 +103,74 @@ class Run:
         for i, batches in enumerate(progress(per_step, first + steps, text, self.record.shows_progress, first)):
             if i == 0:
                 self.meter.begin()
+            rows, applied = [], True
             for micro, batch in enumerate(batches):
                 if batch.failures:
                     self.failed(batch.failures)
-                self.trainer.step(batch, position.step + 1, micro)
+                applied = self.trainer.step(batch, position.step + 1, micro)
+                rows.append(batch.index)
             position.step += 1
             position.samples += self.plan.global_batch
             self.meter.step(source.waited - waited)
             waited = source.waited
+            self.record.samples(position.step, rows)
+            self.bad_steps.note(applied, position.step, rows, batch)
             if position.step % LOG_INTERVAL == 0 or position.step == FIRST_LOG or i + 1 == steps:
                 self._report(position)
+            self._save_or_stop(position)
         self.meter.pause()
+
+    def _save_or_stop(self, position: Position) -> None:
+        if self.stop.agreed():
+            self._end(position)
+        if self.plan.save_every and position.step % self.plan.save_every == 0:
+            self.meter.pause()
+            self.record.save(position, evaluated=False)
+            self.meter.begin()
+
+    def _end(self, position: Position) -> NoReturn:
+        path = self.record.save(position, evaluated=False)
+        if self.record.failure:
+            raise self.record.failure
+        raise Stopped("stopped by %s after step %d%s; the same command with --resume goes on from there" % (
+            describe(self.stop.signal), position.step, ", saved %s" % path if path else ""))
+
+    def _close_epoch(self, position: Position) -> Scores:
+        """What follows the steps of an epoch, or of the run: statistics, evaluation, record and checkpoint."""
+        done = self.plan.steps_left(position) == 0
+        own = self.trainer.statistics()  # with these a run goes on where it ends within an epoch
+        try:
+            scores, of_last_step = self._assess(position.epoch + done)
+        except Asked:
+            self.trainer.put_statistics(own)
+            self._end(position)
+        if done:
+            position.epoch, position.samples = position.epoch + 1, 0
+        save = position.step >= self.plan.last_step or (done and position.epoch % self.plan.save_frequency == 0)
+        self.record.epoch(position, scores, self.meter.total(), None if done else own, save, of_last_step)
+        return scores
+
+    def _assess(self, epoch: int) -> Tuple[Scores, Optional[Scores]]:
+        """The scores that count. Where weights are averaged they are the average's; then also those of the last step's
+        weights. Each have BatchNorm statistics of their own.
+        """
+        scores = self._settle_and_evaluate(epoch)
+        if self.trainer.ema is None:
+            return scores, None
+        with self.trainer.ema.in_place():
+            return self._settle_and_evaluate(epoch), scores
+
+    def _settle_and_evaluate(self, epoch: int) -> Scores:
+        if self.plan.precise_bn:
+            batches = self.data.statistics(epoch, min(PRECISE_BN_STEPS, self.plan.steps_per_epoch))
+            self.trainer.refine_batchnorm(self.stop.watch(batches), self.failed)
+        average_buffers(self.trainer.module)
+        return self._evaluate()
 
     def _report(self, position: Position) -> None:
         self.failed(())  # what other processes met
         scores = self.trainer.metrics.compute(all_reduce_sum)
         self.trainer.metrics.reset()
-        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval())
-        if not math.isfinite(scores.loss):
-            raise NotFinite(
-                "the loss is not a number any more near step %d: lower --lr-base, lengthen --warmup-steps or, in half "
-                "precision, lower --loss-scale; the last checkpoint is untouched" % position.step)
+        norm = None if self.trainer.gradient_norm is None else self.trainer.gradient_norm.mean()
+        self.record.interval(position, scores, self.trainer.schedule(position.step), self.meter.interval(), norm,
+                             self.trainer.precision.scaler.skipped)

@@ -102,8 +102,9 @@ def test_precise_bn_and_evaluation_do_not_mix():
     trainer = _trainer(refuse)
     trainer.refine_batchnorm(_batches(), lambda failures: None)
     assert trainer.module[1].running_mean.abs().sum() > 0
-    data = SimpleNamespace(evaluation=_batches, evaluation_steps=STEPS)
-    run = Run(trainer, None, data, SimpleNamespace(shows_progress=False), None, lambda failures: None)
+    data = SimpleNamespace(evaluation=_batches, evaluation_steps=STEPS, common_evaluation_steps=STEPS)
+    stop = SimpleNamespace(watch=lambda batches, steps: batches)
+    run = Run(trainer, None, data, SimpleNamespace(shows_progress=False), None, lambda failures: None, stop, None)
     assert run.evaluate().total == 4 * STEPS
     with pytest.raises(AssertionError, match="mixed"):
         trainer.step(_batches()[0], 1)
