@@ -21,14 +21,14 @@ from train import distributed
 
 @pytest.fixture(scope="module")
 def run(tiny_videos, tmp_path_factory):
-    """A finished run of the small network; one test video of nine is broken."""
+    """A finished run of the small network, with averaged weights; one test video of nine is broken."""
     root = tmp_path_factory.mktemp("data") / "videos"
     shutil.copytree(str(tiny_videos), str(root))
     (root / "test" / "up" / "v1.avi").write_bytes(bytes(3000))
     out = tmp_path_factory.mktemp("run")
     options = SMALL_CLIPS + ["--network", "RESNET50_3D", "--data-root", str(root), "--model-dir", str(out)] + (
         "--batch-size 6 --workers 0 --device cpu --lr-base 0.05 --warmup-steps 1 --end-epoch 1 --task-name t "
-        "--eval-batch-size 4 --bad-video-budget 0.5 --no-precise-bn").split()
+        "--eval-batch-size 4 --bad-video-budget 0.5 --no-precise-bn --ema-decay 0.5").split()
     with small_network():
         assert train_model.main(options) == 0
         yield out / "t"
@@ -144,6 +144,14 @@ def test_what_the_user_can_mend_ends_with_code_2_and_a_word(options, words, run,
     assert evaluate.main([word.format(run=run) for word in options]) == 2
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
+
+
+def test_a_checkpoint_whose_bytes_have_changed_is_refused(run, tmp_path, capsys):
+    data = bytearray((run / "checkpoints" / "t_ep-0001.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "bent.pth").write_bytes(bytes(data))
+    assert evaluate.main([str(tmp_path / "bent.pth")]) == 2
+    assert "bent.pth is damaged" in capsys.readouterr().err
 
 
 def test_other_classes_are_refused(run, tmp_path, capsys):
