@@ -57,14 +57,6 @@ from train.whereabouts import HERE, LOST
 USER_ERROR, INTERRUPTED = 2, 130
 
 
-def choose_workers(wanted: int, device: torch.device) -> int:
-    """Loader processes of this process: as typed, else a share of the cores; few on a CPU, whose cores train."""
-    if wanted >= 0:
-        return wanted
-    cores = usable_cores()
-    if device.type == "cpu":
-        return max(1, cores // 4)
-    return max(1, min(16, cores // max(1, devices.device_count(device.type))))
 
 
 def check_before_data(config: TrainConfig) -> None:
@@ -89,9 +81,8 @@ def checkpoints_of(config: TrainConfig) -> checkpoint.Checkpoints:
 
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
     """The batches of this process."""
-    low, high = (int(round(share * config.crop_size)) for share in spec.scale_range)
-    geometry = ClipGeometry(config.clip_length, config.train_frame_interval, config.val_frame_interval,
-                            config.crop_size, (low, high), int(round(spec.eval_scale * config.crop_size)))
+    geometry = ClipGeometry.of(config.clip_length, config.train_frame_interval, config.val_frame_interval,
+                               config.crop_size, spec.scale_range, spec.eval_scale)
     share = Share(runtime.ranks.rank, runtime.ranks.world_size, config.batch_size, config.eval_batch_size,
                   runtime.workers, runtime.device.type != "cpu", config.accumulate)
     return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor,
@@ -229,7 +220,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
         for name in [config.network] if "network" in typed else list(NETWORKS):
             print(flops.describe(build_network(name, num_classes, channels=channels), shape) + "\n", flush=True)
         return None
-    runtime = start_runtime(config, choose_workers)
+    runtime = start_runtime(config, usable_cores())
     if config.dry_run:
         choose_precision(config, runtime.device)
         load_videos(spec, config.data_root, config.split, config.source, config.modality)

@@ -120,8 +120,9 @@ class ClipDataset(Dataset):
 
     @property
     def clip_shape(self) -> Tuple[int, ...]:
-        """(T, H, W, C) of its clips."""
-        return self.clip_length, self.transform.crop, self.transform.crop, self._modality.channels
+        """(T, H, W, C) of its clips; where an evaluation cuts several windows, their frames follow one another in T."""
+        views = self.transform.views if isinstance(self.transform, EvalTransform) else 1
+        return views * self.clip_length, self.transform.crop, self.transform.crop, self._modality.channels
 
     def __len__(self) -> int:
         return len(self.videos) * self.num_clips
@@ -192,7 +193,7 @@ class ClipDataset(Dataset):
             indices = even_clip(reader.num_frames, self.clip_length, self.interval, self.num_clips, number)
             if self.repeat_frame is not None:
                 indices = [indices[self.repeat_frame]] * self.clip_length
-            clip = reader.read(indices, transform.cut, self._room)
+            clip = transform.windows(reader.read(indices, transform.cut, self._room))
         except UnreadableClip as error:
             failures = (self._failure(row, error),)
             clip = np.zeros(self.clip_shape, np.uint8)

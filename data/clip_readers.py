@@ -18,6 +18,7 @@ from data.reader import Frames, Reader, UnreadableClip, readable_before
 from data.strict_decoding import sound_part, strict_decoder
 from data.video_list import VideoFacts
 
+MOST_RATE = 1000  # frames a second; beyond it a header states something else
 SEEK_MARGIN = 16  # frames before its target at which OpenCV's seek starts to decode
 SEEK_GAIN = 16  # frames that must be saved for a seek to be worth its own cost
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -238,6 +239,13 @@ def _opened(path: str) -> Iterator[cv2.VideoCapture]:
         yield capture
     finally:
         capture.release()
+
+
+def frame_rate(path: str) -> Optional[float]:
+    """Frames a second, as the video file says; None where it does not. UnreadableClip as of VideoFile."""
+    with open_capture(path) as capture:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if 0 < rate <= MOST_RATE else None
 
 
 def _check_size(path: str, width: int, height: int) -> None:

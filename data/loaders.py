@@ -81,9 +81,9 @@ class TrainSampler:
             yield [(epoch, int(sample)) for sample in order[start:start + self.batch_size]]
 
 
-def eval_indices(num_samples: int, rank: int, world_size: int) -> range:
-    """The rank's shard of an exact evaluation: over all ranks each sample once, none padded."""
-    return range(rank, num_samples, world_size)
+def eval_indices(num_videos: int, rank: int, world_size: int) -> range:
+    """The rank's shard of an exact evaluation: over all ranks each video once, none padded."""
+    return range(rank, num_videos, world_size)
 
 
 class Batches(Dataset):
@@ -144,25 +144,28 @@ def train_loader(dataset: ClipDataset, sampler: Any, workers: int, pin_memory: b
 
 def eval_loader(dataset: ClipDataset, rank: int, world_size: int, batch_size: int, workers: int,
                 pin_memory: bool) -> ClipLoader:
-    """ClipBatches of the rank's shard, in order, the last one as short as it comes."""
+    """ClipBatches of the rank's shard, in order, the last one as short as it comes; all clips of a video on one rank.
+    """
     if batch_size < 1:
         raise ValueError("--eval-batch-size must be at least 1, not %d" % batch_size)
-    return _loader(dataset, _EvalBatches(eval_indices(len(dataset), rank, world_size), batch_size), batch_size, workers,
-                   pin_memory)
+    shard = eval_indices(len(dataset.videos), rank, world_size)
+    return _loader(dataset, _EvalBatches(shard, dataset.num_clips, batch_size), batch_size, workers, pin_memory)
 
 
 class _EvalBatches:
     """The batches of a shard, made as they are asked for: a list of a million of them would live in every worker."""
 
-    def __init__(self, samples: range, batch_size: int) -> None:
-        self.samples, self.batch_size = samples, batch_size
+    def __init__(self, videos: range, num_clips: int, batch_size: int) -> None:
+        self.videos, self.num_clips, self.batch_size = videos, num_clips, batch_size
 
     def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
+        return -(-len(self.videos) * self.num_clips // self.batch_size)
 
     def __iter__(self) -> Iterator[List[SampleId]]:
-        for start in range(0, len(self.samples), self.batch_size):
-            yield [(0, sample) for sample in self.samples[start:start + self.batch_size]]
+        total = len(self.videos) * self.num_clips
+        for start in range(0, total, self.batch_size):
+            places = (divmod(place, self.num_clips) for place in range(start, min(start + self.batch_size, total)))
+            yield [(0, self.videos[video] * self.num_clips + clip) for video, clip in places]
 
 
 def _keeps_workers() -> bool:

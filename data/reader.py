@@ -114,3 +114,16 @@ class Reader:
                 with readable_before(index, self.path):
                     clip.fill(places[index], frame, self.path)
         return clip.frames
+
+    def read_each(self, wanted: Sequence[int], cut_of: CutOf = whole_frame) -> Iterator[np.ndarray]:
+        """The frames at `wanted` (rising), one after the other, each cut as in `read` and newly made: (H, W, C) uint8.
+
+        For videos that are too long to be held. Raises UnreadableClip.
+        """
+        with contextlib.closing(self.frames(wanted)) as frames:
+            for index in wanted:
+                frame = next(frames, None)
+                single = _Clip(self, 1, cut_of, None)
+                with readable_before(index, self.path):
+                    single.fill([0], frame, self.path)
+                yield single.frames[0]

@@ -18,6 +18,13 @@ class ClipGeometry(NamedTuple):
     short_side: Tuple[int, int]
     eval_short_side: int
 
+    @classmethod
+    def of(cls, clip_length: int, train_interval: int, val_interval: int, crop: int, scale_range: Tuple[float, float],
+           eval_scale: float) -> "ClipGeometry":
+        """With the short sides in shares of the crop."""
+        low, high = (int(round(share * crop)) for share in scale_range)
+        return cls(clip_length, train_interval, val_interval, crop, (low, high), int(round(eval_scale * crop)))
+
 
 class Share(NamedTuple):
     """This process among the others: clips of a batch, loader processes, whether batches go through pinned memory, and

@@ -115,10 +115,15 @@ class FrameCutter:
             part = cv2.cvtColor(part, cv2.COLOR_BGR2RGB, dst=out)
         if self._cut.flip:
             cv2.flip(part, 1, dst=out)
-            if out.shape[2] == FLOW_CHANNELS:
-                out[:, :, 0] = NEGATED[out[:, :, 0]]
+            _turn_flow(out)
         elif not blue_first:
             out[...] = part
+
+
+def _turn_flow(mirrored: np.ndarray) -> None:
+    """In a mirror flow to the right is flow to the left: (..., C), changed in place where C says that it is flow."""
+    if mirrored.shape[-1] == FLOW_CHANNELS:
+        mirrored[..., 0] = NEGATED[mirrored[..., 0]]
 
 
 def cut_clip(clip: np.ndarray, cut: Cut) -> np.ndarray:
@@ -171,14 +176,44 @@ class TrainAugmentation:
 
 
 class EvalTransform:
-    """Short side to `short_side`, then the middle `crop` x `crop` window."""
+    """Short side to `short_side`, then the middle `crop` x `crop` window; or `crops` of them, from one end of the
+    longer side to the other; with `flips` each of them mirrored as well.
+    """
 
-    def __init__(self, crop: int = 224, short_side: int = 256) -> None:
+    def __init__(self, crop: int = 224, short_side: int = 256, crops: int = 1, flips: bool = False) -> None:
         _check_sides(crop, short_side)
         self.crop = crop
         self.short_side = short_side
+        self.crops = crops
+        self.flips = flips
+
+    @property
+    def views(self) -> int:
+        """Windows cut out of a clip."""
+        return self.crops * (2 if self.flips else 1)
 
     def cut(self, height: int, width: int) -> Cut:
-        """The cut of clips with frames of this size."""
+        """The cut of clips with frames of this size: the one window, or the strip that holds them all."""
         wide, high = short_side_size(width, height, self.short_side)
-        return Cut(wide, high, Window(*center_crop(wide, high, (self.crop, self.crop)), self.crop, self.crop))
+        left, top = center_crop(wide, high, (self.crop, self.crop))
+        if self.crops == 1:
+            return Cut(wide, high, Window(left, top, self.crop, self.crop))
+        if wide >= high:
+            return Cut(wide, high, Window(0, top, wide, self.crop))
+        return Cut(wide, high, Window(left, 0, self.crop, high))
+
+    def windows(self, clip: np.ndarray) -> np.ndarray:
+        """A clip cut as `cut` says -> all its windows, one behind the other: (views*T, crop, crop, C)."""
+        if self.views == 1:
+            return clip
+        height, width = clip.shape[1:3]
+        parts = []
+        for number in range(self.crops):
+            left, top = (round((size - self.crop) * number / max(1, self.crops - 1)) for size in (width, height))
+            parts.append(clip[:, top:top + self.crop, left:left + self.crop])
+        if self.flips:
+            parts += [part[:, :, ::-1] for part in parts]
+        windows = np.concatenate(parts)  # (views*T, crop, crop, C)
+        if self.flips:
+            _turn_flow(windows[len(windows) // 2:])
+        return windows

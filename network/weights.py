@@ -3,10 +3,11 @@
 A file for RGB starts a network for flow by its first convolution's mean over the channels: the cross-modality
 pre-training of Wang et al., Temporal Segment Networks, ECCV 2016, arXiv 1608.00859.
 """
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ PRETRAINED_FOLDER = Path(__file__).resolve().parent / "pretrained"
 _CONTAINERS = ("state_dict", "model")
 _PREFIX = "module."
 _HEAD = "classifier."
+_BLOCK = re.compile(r"(conv\d\.B\d+(?:_extra)?)\.")
 _STEM = "conv1.conv.weight"
 _RGB = 3  # channels
 
@@ -172,6 +174,17 @@ def _match(weights: Mapping, target: Dict[str, Tensor]) -> Tuple[Dict[str, Tenso
     return matched, skipped, adapted
 
 
+def network_of(weights: Mapping) -> Optional[str]:
+    """Which network of the table has exactly the blocks and graph units that the names speak of; None: none has."""
+    held = {found.group(1) for found in map(_BLOCK.match, weights) if found}
+    for spec in NETWORKS.values():
+        blocks = {"%s.B%02d" % (stage.name, number) for stage in spec.stages for number in range(1, stage.blocks + 1)}
+        units = {"%s.B%02d_extra" % (stage.name, number) for stage in spec.stages for number in stage.glore_after}
+        if held == blocks | units:
+            return spec.name
+    return None
+
+
 def find_weights_file(network_name: str, wanted: Union[bool, str, Path]) -> Path:
     """The network's default file (True) or the one named; WeightsNotFound, in two lines, where it is not there."""
     spec = NETWORKS[network_name.upper()]
@@ -195,9 +208,14 @@ def load_pretrained(net: GloReResNet3d, path: Union[str, Path]) -> LoadReport:
     the file keeps its value.
     """
     path = find_weights_file(net.name, path)
+    return load_weights(net, safe_load(str(path)), path)
+
+
+def load_weights(net: GloReResNet3d, content: Any, path: Union[str, Path]) -> LoadReport:
+    """The same with what `path` held."""
     target = net.state_dict()
     try:
-        matched, skipped, adapted = _match(state_dict_of(safe_load(str(path))), target)
+        matched, skipped, adapted = _match(state_dict_of(content), target)
     except WeightsError as error:
         raise WeightsError("%s: %s. Choose the --network the file was made for, or another file."
                            % (path, error)) from None

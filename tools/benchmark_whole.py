@@ -13,15 +13,16 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 from data.clip_dataset import ClipBatch, ClipDataset
 from data.loaders import ClipLoader, train_loader
 from data.transforms import TrainAugmentation
+from dataset.progress import usable_cores
 from tools import benchmark_films
 from tools.benchmark_input import INTERVAL, SEED, SOURCES, Order
 from tools.benchmark_step import CLASSES, REFERENCE, Setup, head_line, read_setup, synthetic_batch, trained_variant
 from tools.benchmark_step import add_options as add_step_options
 from tools.limits import peak_bytes, reset_peak
 from tools.timing import markdown, write_json
+from train import device as devices
 from train.prefetch import Prefetcher
 from train.speed import Speed, SpeedMeter
-from train_model import choose_workers
 
 Step = Callable[[ClipBatch], Any]
 
@@ -112,7 +113,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     setup, variants = read_setup(parser, options)
     if min(options.steps, options.films) < 1:
         parser.error("--steps and --films are 1 or more")
-    workers = choose_workers(options.workers, setup.device)
+    workers = devices.loader_workers(options.workers, setup.device, usable_cores())
     passes = Passes(options.steps, 2 * workers + 2)
     with tempfile.TemporaryDirectory() as folder:
         try:

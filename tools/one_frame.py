@@ -12,14 +12,12 @@ import torch
 from data.clip_dataset import ClipDataset
 from data.device_transforms import DeviceTransform
 from data.loaders import eval_loader
-from data.modalities import MODALITIES
 from data.transforms import EvalTransform
 from dataset.specs import find_dataset, load_videos
-from network import build_network
 from tools.timing import markdown, write_json
+from tools.trained import open_trained
 from train import device as devices
 from train.amp import Precision
-from train.config import TrainConfig
 from train.evaluate import evaluate
 
 
@@ -27,11 +25,10 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.one_frame", description=__doc__)
     parser.add_argument("weights", help="a run's model.pth or checkpoint")
-    parser.add_argument("--network", default=TrainConfig.network)
+    parser.add_argument("--network", default="", help="[seen from the weights]")
     parser.add_argument("--dataset", default="motion10")
     parser.add_argument("--data-root")
     parser.add_argument("--split", type=int, default=1)
-    parser.add_argument("--modality", default="rgb", choices=sorted(MODALITIES))
     parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", help="also write the rows there")
@@ -41,21 +38,21 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 def accuracies(options: argparse.Namespace) -> List[Dict[str, Any]]:
     """A row for the whole clip and one for each of its places: {"frames": "all" or the place, "top1": percent, ...}."""
     spec = find_dataset(options.dataset)
-    videos = load_videos(spec, options.data_root, options.split, modality=options.modality)
-    geometry = {name: spec.defaults.get(name, getattr(TrainConfig, name))
-                for name in ("clip_length", "val_frame_interval", "crop_size", "eval_batch_size")}
-    crop = geometry["crop_size"]
-    centre = EvalTransform(crop, int(round(spec.eval_scale * crop)))
-    whole = ClipDataset(videos.test, geometry["clip_length"], geometry["val_frame_interval"], centre, 0, training=False)
     device = devices.choose_device(options.device)
-    channels = MODALITIES[options.modality].channels
-    network = build_network(options.network, len(videos.class_names), options.weights, channels).to(device)
-    precision, transform = Precision("O0", torch.float32, device), DeviceTransform(modality=options.modality)
+    trained = open_trained(options.weights, device, options.network, fallback=spec.defaults)
+    videos = load_videos(spec, options.data_root, options.split, modality=trained.modality)
+    if trained.num_classes != len(videos.class_names):
+        raise ValueError("%s is of %d classes, --dataset %s of %d" % (
+            options.weights, trained.num_classes, spec.name, len(videos.class_names)))
+    geometry = trained.geometry
+    whole = ClipDataset(videos.test, geometry.clip_length, geometry.val_interval,
+                        EvalTransform(geometry.crop, geometry.eval_short_side), 0, training=False)
+    precision, transform = Precision("O0", torch.float32, device), DeviceTransform(modality=trained.modality)
     rows = []
-    for place in [None] + list(range(geometry["clip_length"])):
+    for place in [None] + list(range(geometry.clip_length)):
         clips = whole if place is None else whole.with_repeated_frame(place)
-        loader = eval_loader(clips, 0, 1, geometry["eval_batch_size"], options.workers, False)
-        scores = evaluate(network, loader, transform, precision)
+        loader = eval_loader(clips, 0, 1, int(spec.defaults.get("eval_batch_size", 8)), options.workers, False)
+        scores = evaluate(trained.network, loader, transform, precision)
         rows.append({"frames": "all" if place is None else place, "top1": 100 * scores.top1,
                      "num_videos": scores.total})
     return rows

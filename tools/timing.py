@@ -53,7 +53,8 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| %s |" % " | ".join(line) for line in lines)
 
 
-def write_json(path: str, rows: Sequence[Dict[str, Any]]) -> None:
-    """One list of rows."""
+def write_json(path: str, content: Any) -> None:
+    """A list of rows, or whatever else JSON can hold."""
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(rows, file, indent=2)
+        json.dump(content, file, indent=2)
+        file.write("\n")

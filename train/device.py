@@ -70,6 +70,15 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+def loader_workers(wanted: int, device: torch.device, cores: int) -> int:
+    """Loader processes of this process: as typed, else its share of the cores; few on a CPU, whose cores compute."""
+    if wanted >= 0:
+        return wanted
+    if device.type == "cpu":
+        return max(1, cores // 4)
+    return max(1, min(16, cores // max(1, device_count(device.type))))
+
+
 def seed_device(seed: int, device: torch.device) -> None:
     """Seeds what PyTorch draws by itself on this process's device: dropout."""
     torch.manual_seed(seed)

@@ -26,6 +26,11 @@ class Scores(NamedTuple):
     unreadable: int
 
 
+def best_classes(scores: Tensor) -> Tensor:
+    """The five classes with the highest scores (N, K), or all where there are fewer, the highest first: (N, 5)."""
+    return scores.topk(min(5, scores.shape[1]), dim=1)[1]
+
+
 class ClassificationMetrics:
     """Counts over batches of logits (N, K) and targets, labels (N,) or shares of the classes (N, K). The mean loss
     weighs samples, not batches.
@@ -49,8 +54,7 @@ class ClassificationMetrics:
         if readable is None:
             readable = torch.ones_like(labels, dtype=torch.bool)
         losses = cross_entropy(logits, target, reduction="none")  # (N,)
-        best = logits.topk(min(5, logits.shape[1]), dim=1)[1]  # (N, 5)
-        hits = (best == labels[:, None]) & readable[:, None]  # (N, 5)
+        hits = (best_classes(logits) == labels[:, None]) & readable[:, None]  # (N, 5)
         finite = losses < LARGEST  # false for NaN
         units = torch.where(finite & readable, losses, torch.zeros_like(losses)).mul(UNITS).to(torch.int64)  # (N,)
         self._sums += torch.stack([units.sum(), (readable & ~finite).sum(), hits[:, :1].sum(), hits.sum(),

@@ -186,4 +186,5 @@ class RunState:
                 "num_unreadable": scores.unreadable, "loss": scores.loss, "steps": position.step,
                 "skipped_steps": precision.scaler.skipped, "peak_memory_bytes": devices.peak_memory(device),
                 "network": self.config.network, "modality": self.config.modality, "dataset": self.data.name,
-                "split": self.config.split, "class_names": list(self.data.class_names)}
+                "split": self.config.split, "class_names": list(self.data.class_names),
+                "config": checkpoint.plain(dataclasses.asdict(self.config))}

@@ -1,5 +1,5 @@
 """A process at its start: log, device, process group and seeds, in this order."""
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -17,8 +17,8 @@ class Runtime(NamedTuple):
     workers: int
 
 
-def start_runtime(config: TrainConfig, choose_workers: Callable[[int, torch.device], int]) -> Runtime:
-    """Starts them. `choose_workers` makes the number of loader processes of the one asked for and the device."""
+def start_runtime(config: TrainConfig, cores: int) -> Runtime:
+    """Starts them. `cores`: how many this process may use, of which loader processes get a share."""
     ranks = distributed.read_ranks(config.distributed, config.world_size, config.local_rank)
     start_logging(ranks.rank)
     device = devices.choose_device(config.device, ranks.local_rank)
@@ -26,4 +26,4 @@ def start_runtime(config: TrainConfig, choose_workers: Callable[[int, torch.devi
     devices.deterministic(config.deterministic)
     distributed.start(ranks, backend, config.dist_url, config.dist_timeout)
     devices.seed_device(config.random_seed, device)
-    return Runtime(device, ranks, choose_workers(config.workers, device))
+    return Runtime(device, ranks, devices.loader_workers(config.workers, device, cores))

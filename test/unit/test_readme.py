@@ -1,11 +1,15 @@
 """The README tells the truth: its commands parse, its files exist, its options are the command line's."""
 
 import importlib
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import write_video
+from small_network import small_network
 
 from network import NETWORKS
 from train.config import RECIPES
@@ -20,8 +24,8 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for
 def test_commands_start_something_that_exists_with_options_that_exist(command):
     words = shlex.split(command)
     if words[1] == "-m":
-        module = importlib.import_module(words[2])
-        assert module.parse(words[3:]).name in ("UCF101", "folder")
+        options = importlib.import_module(words[2]).parse(words[3:])
+        assert words[2].startswith("tools.") or options.name in ("UCF101", "folder")
         return
     script = words[1]
     assert (ROOT / script).is_file()
@@ -38,7 +42,32 @@ def test_every_option_is_explained():
     assert {o for o in options if not o.startswith("--no-") and o != "--help"} <= shown
     assert {o for o in re.findall(r"(--[a-z][a-z-]+)", README)} <= options | {
         "--output", "--source", "--csv", "--rawframes", "--flow", "--reencode", "--pack", "--sheet", "--verify",
-        "--apex", "--gpus", "--resume-epoch", "--loss", "--no", "--no-"}
+        "--apex", "--gpus", "--resume-epoch", "--loss", "--no", "--no-", "--json", "--views", "--scores", "--fuse",
+        "--over-time", "--timeline", "--annotate"}
+
+
+def test_your_own_videos_in_five_minutes(tmp_path, monkeypatch):
+    """Each command of the section, in its order and as it stands there; what comes behind it only makes it small."""
+    section = README[README.index("## Your own videos"):README.index("## PyTorch versions")]
+    monkeypatch.chdir(tmp_path)
+    for label, (name, move) in enumerate((("down", (0, 2)), ("über links", (-2, 0)))):
+        folder = tmp_path / "my_clips" / name
+        folder.mkdir(parents=True)
+        for number in range(8):
+            write_video(folder / ("scene%s_%d.avi" % ("abcd"[number // 2], number)), 10 * label + number, move)
+    shutil.copytree(str(folder), str(tmp_path / "new_clips"))
+    small = {"dataset.prepare": "--workers 1", "tools.evaluate": "--device cpu --workers 0",
+             "tools.predict": "--device cpu --workers 0",
+             "train_model": "--network RESNET50_3D --crop-size 32 --clip-length 4 --max-steps 1 --no-precise-bn "
+                            "--device cpu --workers 0 --batch-size 4"}
+    with small_network():
+        for command in re.search(r"```bash\n(.*?)```", section, re.S).group(1).splitlines():
+            words = shlex.split(command)
+            name, typed = (words[2], words[3:]) if words[1] == "-m" else (Path(words[1]).stem, words[2:])
+            assert importlib.import_module(name).main(typed + small[name].split()) == 0, command
+    answers = json.loads((tmp_path / "answers.json").read_text())
+    assert len(answers) == 8 and {answer["class"] for answer in answers[0]["top"]} == {"down", "über links"}
+    assert json.loads((tmp_path / "evaluation.json").read_text())["num_videos"] == 4
 
 
 def test_the_tables_are_the_codes():

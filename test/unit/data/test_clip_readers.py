@@ -7,10 +7,11 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from conftest import write_video
 from film_numbers import FILMS, FRAMES, audio_only_avi, decode_all, said_index, write_frames
 
 from data import clip_readers, containers
-from data.clip_readers import RawFrames, VideoFile, open_clip, seek_target
+from data.clip_readers import RawFrames, VideoFile, frame_rate, open_clip, seek_target
 from data.reader import UnreadableClip
 from data.transforms import Cut, Window, cut_clip
 from data.video_list import VideoFacts
@@ -296,3 +297,11 @@ def test_the_exception_keeps_its_parts():
     error = UnreadableClip("/a/b", "why")
     assert (error.path, error.reason, str(error)) == ("/a/b", "why", "/a/b: why")
     assert str(pickle.loads(pickle.dumps(error))) == "/a/b: why"
+
+
+def test_the_frame_rate_is_the_files(tmp_path):
+    write_video(tmp_path / "a.avi", 1, frames=3)
+    assert frame_rate(str(tmp_path / "a.avi")) == pytest.approx(25)
+    (tmp_path / "b.avi").write_bytes(b"text")
+    with pytest.raises(UnreadableClip, match="b.avi"):
+        frame_rate(str(tmp_path / "b.avi"))

@@ -205,6 +205,24 @@ def test_evaluation_gives_every_video_once(world, workers):
     assert torch.equal(found[0], found[6]) and not torch.equal(found[0], found[1])
 
 
+@pytest.mark.parametrize("world, workers", [(1, 0), (3, 2), (12, 0)])
+def test_all_clips_and_windows_of_a_video_are_on_one_rank(world, workers):
+    clips = evaluation().with_clips(3)
+    clips.transform = EvalTransform(16, 20, crops=2)
+    found = []
+    for rank in range(world):
+        loader = eval_loader(clips, rank, world, 4, workers, False)
+        batches = list(loader)
+        loader.close()
+        assert len(loader) == len(batches) and all(batch.clip.shape[1:] == (8, 16, 16, 3) for batch in batches)
+        rows = [row for batch in batches for row in batch.index.tolist()]
+        assert rows == [row for row in range(rank, 10, world) for _ in range(3)]
+        found += [(row, clip) for batch in batches for row, clip in zip(batch.index.tolist(), batch.clip)]
+    found.sort(key=lambda pair: pair[0])
+    for sample, (row, clip) in enumerate(found):
+        assert row == sample // 3 and np.array_equal(clip.numpy(), clips[(0, sample)].clip)
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at processes through /proc")
 def test_memory_and_open_files_stay_as_they_are():
     sampler = TrainSampler(26, 2, 0, 1, 5)

@@ -160,3 +160,37 @@ def test_crop_beyond_the_short_side_is_refused():
         TrainAugmentation(224, (200, 340))
     with pytest.raises(ValueError, match="--crop-size must be at least 1"):
         TrainAugmentation(0, (0, 340))
+
+
+def whole_views(clip, crop, short_side, crops, flips):
+    """The windows by another way: the whole clip resized, then sliced."""
+    height, width = clip.shape[1:3]
+    long = short_side * max(height, width) // min(height, width)
+    clip = resized(clip, long, short_side) if width >= height else resized(clip, short_side, long)
+    middle, parts = round((short_side - crop) / 2), []
+    for number in range(crops):
+        place = round((long - crop) / 2) if crops == 1 else round((long - crop) * number / (crops - 1))
+        rows, columns = (middle, place) if width >= height else (place, middle)
+        parts.append(clip[:, rows:rows + crop, columns:columns + crop])
+    return parts + [part[:, :, ::-1] for part in parts] if flips else parts
+
+
+@pytest.mark.parametrize("crops, flips", [(1, True), (2, False), (3, True), (4, False)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_windows_along_the_longer_side(crops, flips, turned):
+    clip = frames_of(CLIP).transpose(0, 2, 1, 3) if turned else frames_of(CLIP)  # 80 wide or high, 60 the other
+    transform = EvalTransform(32, 40, crops, flips)
+    windows = transform.windows(cut_clip(clip, transform.cut(*clip.shape[1:3])))
+    expected = whole_views(clip, 32, 40, crops, flips)
+    assert transform.views == len(expected) and np.array_equal(windows, np.concatenate(expected))
+    if crops == 3:
+        one = EvalTransform(32, 40)
+        assert np.array_equal(windows[2:4], cut_clip(clip, one.cut(*clip.shape[1:3])))
+
+
+def test_a_mirrored_window_of_flow_points_the_other_way():
+    flow = np.zeros((1, 40, 40, 2), np.uint8)
+    flow[..., 0], flow[:, :, :20, 1] = 200, 90
+    plain, mirrored = np.split(EvalTransform(40, 40, flips=True).windows(flow), 2)
+    assert np.array_equal(plain, flow) and (mirrored[..., 0] == 55).all()
+    assert (mirrored[:, :, 20:, 1] == 90).all() and (mirrored[:, :, :20, 1] == 0).all()

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_network import small_network
 
 from network import build_network
 from tools import benchmark, benchmark_compare, benchmark_step, one_frame, timing
+
+
+@pytest.fixture
+def small():
+    with small_network() as name:
+        yield name
 
 
 @pytest.mark.parametrize("what", ["step", "infer"])
@@ -108,17 +115,17 @@ def test_compare_puts_two_files_side_by_side(tmp_path, capsys):
     assert "| reference | 2.00 | 3.00 | 1.50 |" in capsys.readouterr().out
 
 
-def test_one_frame_evaluates_every_place_of_the_clip(tiny_videos, tmp_path, monkeypatch):
+def test_one_frame_evaluates_every_place_of_the_clip(tiny_videos, tmp_path, monkeypatch, small):
     torch.manual_seed(0)
     weights = tmp_path / "w.pth"
-    torch.save(build_network("RESNET50_3D", 3).state_dict(), str(weights))
+    torch.save(build_network(small, 3).state_dict(), str(weights))
     spec = one_frame.find_dataset("folder")._replace(
         defaults={"crop_size": 32, "clip_length": 2, "val_frame_interval": 5})
     monkeypatch.setattr(one_frame, "find_dataset", lambda name: spec)
     rows_file = tmp_path / "rows.json"
     assert (
         one_frame.main(
-            [str(weights), "--network", "RESNET50_3D", "--data-root", str(tiny_videos), "--device", "cpu", "--workers",
+            [str(weights), "--network", small, "--data-root", str(tiny_videos), "--device", "cpu", "--workers",
              "0", "--json", str(rows_file)]
         )
         == 0
@@ -130,4 +137,4 @@ def test_one_frame_evaluates_every_place_of_the_clip(tiny_videos, tmp_path, monk
 
 def test_one_frame_says_what_is_missing(tmp_path, capsys):
     assert one_frame.main([str(tmp_path / "none.pth"), "--dataset", "folder", "--data-root", str(tmp_path)]) == 2
-    assert "error: folder" in capsys.readouterr().err
+    assert "none.pth: no such file" in capsys.readouterr().err

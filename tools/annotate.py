@@ -1,0 +1,97 @@
+"""A copy of a video with the most probable classes drawn over its pictures; without sound.
+
+H, W.
+"""
+import os
+from bisect import bisect_right
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
+
+import cv2
+import numpy as np
+
+from data.clip_readers import UnreadableClip, open_clip
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+LEAST_HEIGHT = 240  # pixels: smaller pictures are enlarged, else no word can be read
+CODINGS = ((".mp4", "mp4v"), (".avi", "MJPG"))  # the first that this OpenCV can write
+DARK, LIGHT, BAR = (20, 20, 20), (255, 255, 255), (80, 175, 76)  # blue, green, red
+
+
+class Caption(NamedTuple):
+    """What is shown from `start` seconds on."""
+
+    start: float
+    top: List[Dict[str, Any]]  # class and probability
+
+
+def annotate(path: str, kind: str, folder: str, captions: Sequence[Caption], rate: float) -> str:
+    """Writes the copy into a folder; its path. A video with damage ends before it. OSError where OpenCV cannot write
+    it, UnreadableClip where there is no picture.
+    """
+    reader = open_clip(os.path.abspath(path), "rawframes" if kind == "flow" else kind)
+    starts = [caption.start for caption in captions]
+    writer, target, number = None, "", -1
+    try:
+        for number, frame in enumerate(_pictures(reader)):
+            turn = max(0, bisect_right(starts, number / rate) - 1)  # the last caption that has begun
+            picture = caption_picture(frame, captions[turn].top)
+            if writer is None:
+                name = free_name(folder, path, [ending for ending, _ in CODINGS])
+                writer, target = _open_writer(name, rate, picture.shape[1], picture.shape[0])
+            writer.write(picture)
+    except UnreadableClip:
+        if number < 0:
+            raise
+    finally:
+        if writer is not None:
+            writer.release()
+    return target
+
+
+def _pictures(reader: Any) -> Iterator[np.ndarray]:
+    """All frames, blue first, enlarged where they are small."""
+    for frame in reader.read_each(range(reader.num_frames)):
+        picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        times = -(-LEAST_HEIGHT // picture.shape[0])
+        yield cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) if times > 1 else picture
+
+
+def caption_picture(picture: np.ndarray, top: Sequence[Dict[str, Any]]) -> np.ndarray:
+    """The picture (H, W, 3), blue first, sides made even, with a line for each class: a bar as long as it is probable,
+    its name, its percentage.
+    """
+    height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    picture = np.ascontiguousarray(picture[:height, :width])
+    line = max(16, height // 13)
+    scale, thick = line / 34, max(1, line // 18)
+    rows = list(top)[:max(1, height // (2 * line))]
+    shade = picture[:line * len(rows) + line // 2]
+    shade[...] = cv2.addWeighted(shade, 0.45, np.full_like(shade, DARK), 0.55, 0)
+    for number, answer in enumerate(rows):
+        base = line * (number + 1)
+        long = int((width - line) * answer["probability"])
+        corners = (line // 2, base - line + line // 3), (line // 2 + long, base + line // 4)
+        cv2.rectangle(picture, *corners, BAR, cv2.FILLED)
+        text = "%s %.0f %%" % (answer["class"], 100 * answer["probability"])
+        for colour, shift in ((DARK, thick), (LIGHT, 0)):
+            cv2.putText(picture, text, (line // 2 + 3 + shift, base + shift), FONT, scale, colour, thick, cv2.LINE_AA)
+    return picture
+
+
+def free_name(folder: str, path: str, endings: Sequence[str]) -> str:
+    """A name in the folder after the video's, without ending; numbered where it is taken with one of the endings."""
+    stem = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
+    name, number = stem, 1
+    while any(os.path.exists(os.path.join(folder, name + ending)) for ending in endings):
+        number += 1
+        name = "%s-%d" % (stem, number)
+    return os.path.join(folder, name)
+
+
+def _open_writer(name: str, rate: float, width: int, height: int) -> Any:
+    """(writer, path) of the first coding that works."""
+    for ending, code in CODINGS:
+        writer = cv2.VideoWriter(name + ending, cv2.VideoWriter.fourcc(*code), rate, (width, height))
+        if writer.isOpened():
+            return writer, name + ending
+    raise OSError("--annotate: OpenCV can write no video to %s; see that the disk has room" % name)
