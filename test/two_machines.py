@@ -182,7 +182,7 @@ def run(kind, timeout):
         steps = 100 if kind in ("gap", "return") else 1000000
         trial = Trial(machines, folder, timeout, steps, 3 if kind == "return" else 0)
         try:
-            trial.wait_for("step 3\n", 60)
+            trial.wait_for("step 3\n", 120)
             return TRIALS[kind](kind, machines, trial, timeout) + (trial.both(),)
         finally:
             trial.close()
