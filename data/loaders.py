@@ -121,8 +121,12 @@ class ClipLoader(DataLoader):
     _iterator: Any = None  # where torch keeps persistent workers
 
     def __iter__(self) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            batches = super().__iter__()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                batches = super().__iter__()
+        except OSError as error:
+            raise OSError(error.errno, "processes that read videos cannot be started (%s): where there is no room, "
+                          "enlarge /dev/shm, or take --workers 0" % error.strerror)
         return (batch.open() if isinstance(batch, BatchInRoom) else batch for batch in batches)
 
     def close(self) -> None:

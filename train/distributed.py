@@ -65,14 +65,28 @@ def start(ranks: Ranks, backend: str, dist_url: str, timeout: float = 600.0) -> 
         raise ValueError("--distributed: this PyTorch was built without torch.distributed")
     limit = datetime.timedelta(seconds=timeout if backend == "gloo" else timeout + BACKSTOP)
     try:
-        dist.init_process_group(backend, init_method=dist_url, rank=ranks.rank, world_size=ranks.world_size,
-                                timeout=limit)
+        store = _unused_store(dist_url, ranks.world_size, limit)
+        meeting: Dict[str, Any] = {"init_method": dist_url} if store is None else {"store": store}
+        dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world_size, timeout=limit, **meeting)
     except RuntimeError as error:
         raise ConnectionError("rank %d of %d did not meet the others within --dist-timeout %g seconds (%s)" % (
             ranks.rank, ranks.world_size, timeout, str(error).strip().splitlines()[0]))
     if ranks.world_size > 1:
         HERE.watch = Watch(ranks.rank, ranks.world_size, timeout, _second_store(dist_url, ranks.world_size))
         HERE.watch.start()
+
+
+def _unused_store(dist_url: str, world_size: int, limit: datetime.timedelta) -> Optional[Any]:
+    """After a restart by torchrun that lends its store to all attempts, a part of it for this one: else processes look
+    for each other where those before them were. None where there is nothing to avoid.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist_url != "env://":
+        return None
+    store = _second_store(dist_url, world_size)
+    assert store is not None
+    store.set_timeout(limit)
+    return dist.PrefixStore("glore/attempt %s" % attempt, store)
 
 
 def _second_store(dist_url: str, world_size: int) -> Optional[Any]:

@@ -8,7 +8,7 @@ import torch
 from film_numbers import FILMS, FRAMES
 
 from data.clip_dataset import ClipBatch, ClipDataset
-from data.loaders import PRECISE_BN_EPOCHS, TrainSampler, eval_indices, eval_loader, train_loader
+from data.loaders import PRECISE_BN_EPOCHS, TrainSampler, eval_indices, eval_loader, train_loader, why_readers_died
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
 from tools.benchmark_soak import resources
@@ -250,3 +250,17 @@ def test_pinned_batches_keep_their_type():
         batch = next(iter(train_loader(training(12), TrainSampler(12, 4, 0, 1, 5), workers, True)))
         assert isinstance(batch, ClipBatch) and batch.augmented is True and not batch.failures
         assert all(field.is_pinned() for field in batch if torch.is_tensor(field))
+
+
+def test_a_reader_that_died_is_named_with_what_to_do():
+    killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \nmore")
+    assert "(pid 7) is killed" in why_readers_died(killed) and "--workers" in why_readers_died(killed)
+    assert why_readers_died(RuntimeError("shapes differ")) == why_readers_died(OSError("DataLoader worker")) == ""
+
+
+def test_no_room_in_shared_memory_is_named(monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", refuse)
+    with pytest.raises(OSError, match=r"No space left on device.*/dev/shm.*--workers 0"):
+        iter(eval_loader(evaluation(), 0, 1, 4, 0, False))

@@ -1,6 +1,7 @@
 """Who a process is, what it does alone, and what counts as having lost the others. Real groups: test_ranks.py."""
 
 import copy
+import datetime
 import hashlib
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from train import distributed
+from train.launch import free_port
 from train.loop import dropout_seed
 from train.whereabouts import Watch, Whereabouts
 
@@ -77,3 +79,21 @@ def test_a_group_that_does_not_come_together_is_refused_with_the_option(tmp_path
     with pytest.raises(ConnectionError, match="rank 0 of 2 .* --dist-timeout 0.5 seconds"):
         distributed.start(distributed.Ranks(0, 0, 2), "gloo", "file://%s/meet" % tmp_path, 0.5)
     assert not distributed.in_group() and distributed.HERE.watch is None
+
+
+def test_processes_that_are_started_again_meet_where_those_before_left_nothing(monkeypatch):
+    port = free_port()
+    server = torch.distributed.TCPStore("127.0.0.1", port, 1, True)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RESTART_COUNT": "0",
+                        "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    limit = datetime.timedelta(seconds=20)
+    assert distributed._unused_store("env://", 1, limit) is None
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    assert distributed._unused_store("tcp://127.0.0.1:1", 1, limit) is None
+    server.set("rank 1", "the one before")
+    store = distributed._unused_store("env://", 1, limit)
+    store.set("rank 1", "now")
+    assert server.get("rank 1") == b"the one before" and server.get("glore/attempt 2/rank 1") == b"now"
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert distributed._unused_store("env://", 1, limit) is None
