@@ -1,13 +1,14 @@
 """Two machines that lose each other: network namespaces joined by a cable, a launcher in each. Linux, as root; else two
 launchers on this machine, and no trials with the cable.
 
-    python test/two_machines.py [--timeout 20] [cable freeze machine kill gap return]     -> a line each, … pass|fail
+    python test/two_machines.py [--timeout 20] [cable freeze machine kill gap return restart]  -> a line each, pass|fail
 
 cable: cut for good; freeze: a rank is stopped; machine: its launcher too, and both go on later; kill: kill -9 of a
-rank; gap: the cable is out for a moment; return: cut until all have given up, then whole again, with restarts allowed.
+rank; gap: the cable is out for a moment; return: cut until all have given up, then whole again, with restarts allowed;
+restart: as kill, with restarts allowed.
 A trial passes when launchers and ranks of both machines have ended within the timeout plus 10 s (kill: within 10 s;
-a frozen machine's: 10 s after it goes on) and it was said which rank was lost and where it stood; gap and return pass
-when the run ends as if nothing had been.
+a frozen machine's: 10 s after it goes on) and it was said which rank was lost and where it stood; the last three
+pass when the run ends as if nothing had been.
 """
 import argparse
 import os
@@ -168,21 +169,29 @@ def survived(kind, machines, trial, timeout):
             "the cable was out for %g s, all finished %s s later" % (away, shown(seconds)))
 
 
+def started_again(kind, machines, trial, timeout):
+    """A rank is killed, and restarts are left: all are started again and finish."""
+    os.kill(trial.pid("B"), signal.SIGKILL)
+    seconds = trial.seconds_to_end(120)
+    return seconds is not None and trial.both().count("finished") == 2, "all finished %s s later" % shown(seconds)
+
+
 def shown(seconds):
     return "never" if seconds is None else "%.1f" % seconds
 
 
-TRIALS = {"cable": lost, "freeze": lost, "machine": frozen_machine, "kill": lost, "gap": survived, "return": survived}
+TRIALS = {"cable": lost, "freeze": lost, "machine": frozen_machine, "kill": lost, "gap": survived, "return": survived,
+          "restart": started_again}
 CABLED = ("cable", "gap", "return")
 
 
 def run(kind, timeout):
     """One trial on two machines of its own: (passed, figures, logs)."""
     with Machines(possible()) as machines, tempfile.TemporaryDirectory() as folder:
-        steps = 100 if kind in ("gap", "return") else 1000000
-        trial = Trial(machines, folder, timeout, steps, 3 if kind == "return" else 0)
+        steps = 100 if kind in ("gap", "return", "restart") else 1000000
+        trial = Trial(machines, folder, timeout, steps, 3 if kind in ("return", "restart") else 0)
         try:
-            trial.wait_for("step 3\n", 60)
+            trial.wait_for("step 3\n", 120)
             return TRIALS[kind](kind, machines, trial, timeout) + (trial.both(),)
         finally:
             trial.close()

@@ -16,6 +16,8 @@ from typing import Dict, List, Mapping, NamedTuple, Optional
 DEFAULT_PORT = 29500  # of several machines, which have to agree
 JOIN_TIMEOUT = 600  # seconds that a machine waits for the others
 WATCHED = ["-m", "train.agent"]
+# Processes that were started again meet in a store of their own, not where those before them were.
+FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 SIOCGIFADDR = 0x8915  # Linux's request for an interface's address
 
 
@@ -43,10 +45,12 @@ def plan(environment: Mapping[str, str], default: int, has_torchrun: bool) -> Pl
     if restarts and not has_torchrun:
         raise LaunchError("MAX_RESTARTS: this PyTorch has no torchrun and restarts nothing; leave it out")
     if rendezvous:
-        return _by_rendezvous(env, nodes, nproc, restarts)
-    if nodes > 1:
-        return _by_master(env, nodes, nproc, restarts, has_torchrun)
-    return _alone(env, nproc, restarts, has_torchrun)
+        found = _by_rendezvous(env, nodes, nproc, restarts)
+    elif nodes > 1:
+        found = _by_master(env, nodes, nproc, restarts, has_torchrun)
+    else:
+        found = _alone(env, nproc, restarts, has_torchrun)
+    return found._replace(exports=dict(found.exports, **FRESH_STORE)) if restarts else found
 
 
 def _alone(env: Mapping[str, str], nproc: int, restarts: int, has_torchrun: bool) -> Plan:

@@ -2,6 +2,7 @@
 
     python ranks_job.py FOLDER     -> FOLDER/WORLD-RANK.json, numbers of a rank of a world
 """
+import hashlib
 import json
 import multiprocessing
 import sys
@@ -15,10 +16,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from data.clip_dataset import ClipSample, collate_clips
 from data.loaders import TrainSampler, eval_loader
+from network.recomputation import set_recomputation
+from network.resnet3d import GloReResNet3d, NetworkSpec, StageSpec
+from network.weights import initialize
 from train import distributed
 from train.amp import Precision
 from train.config import TrainConfig
+from train.ema import AveragedWeights
 from train.evaluate import evaluate
+from train.gradient_norm import GradientNorm
 from train.loop import Slots, Trainer
 from train.optim import build_sgd, parameter_groups
 from train.precise_bn import reestimate_statistics
@@ -28,6 +34,8 @@ from train.sync_bn import SyncNorm, synchronize_norms
 CPU = torch.device("cpu")
 WORLDS, SET_SIZES, CLASSES = (1, 2, 3, 8), (0, 1, 2, 7, 8, 9, 101), 5
 SAMPLES, GLOBAL_BATCH, EPOCHS = 101, 24, 2
+STAGES = (StageSpec("conv2", 1, 4, 8, (1, 1, 1), (1,)), StageSpec("conv3", 1, 8, 16, (2, 2, 2), (), (1,)),
+          StageSpec("conv4", 1, 8, 16, (1, 2, 2), (1,)), StageSpec("conv5", 1, 8, 16, (1, 2, 2), ()))
 
 
 class Clips:
@@ -135,6 +143,34 @@ def reestimated(rank, world):
     return [net[1].running_mean.tolist(), net[1].running_var.tolist(), total]
 
 
+def with_everything(rank, world, recompute):
+    """A digest of a small network and of its average after three steps with all that a step can do."""
+    torch.manual_seed(0)
+    net = GloReResNet3d(NetworkSpec("TINY", STAGES, "none.pth", "nothing"), CLASSES)
+    initialize(net)
+    set_recomputation(net, recompute)
+    precision = Precision("O0", torch.float32, CPU)
+    optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-2, False), 0.1)
+    ema, limit = AveragedWeights(precision, net, 0.9), GradientNorm(0.5, CPU)
+    trainer = Trainer(distributed.wrap(net, CPU), optimizer, LearningRate(0.1, 2), precision, as_float, 1,
+                      Slots(rank, world, 2), gradient_norm=limit, ema=ema)
+    trainer.model.train()
+    torch.manual_seed(rank)
+    for number in (1, 2, 3):
+        for micro in (0, 1):
+            batch = collate_clips([Clips(SAMPLES)[0, row] for row in (0, 1)])
+            trainer.step(batch._replace(clip=torch.randn(2, 4, 32, 32, 3)), number, micro)
+    assert limit.mean() > 0.5
+    distributed.average_buffers(net)
+    with ema.in_place():
+        distributed.average_buffers(net)
+    digest = hashlib.sha256()
+    for state in (net.state_dict(), ema.weights()):
+        for value in state.values():
+            digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def process(rank, folder):
     """One rank of each world that has it."""
     torch.set_num_threads(1)
@@ -144,6 +180,8 @@ def process(rank, folder):
             found = {"evaluations": evaluations(rank, world), "training": training(rank, world),
                      "synchronised": synchronised(rank, world),
                      "accumulated": training(rank, world, 8 // world), "reestimated": reestimated(rank, world)}
+            if world == 2:
+                found["everything"] = [with_everything(rank, world, recompute) for recompute in (False, True)]
             distributed.barrier(CPU)
             distributed.stop()
             Path(folder, "%d-%d.json" % (world, rank)).write_text(json.dumps(found))

@@ -97,8 +97,10 @@ def test_what_does_not_go_together_is_named(environment, has_torchrun, name):
 
 def test_restarts_want_a_resume(monkeypatch, capsys):
     monkeypatch.setenv("MAX_RESTARTS", "3")
+    monkeypatch.setattr(launch, "has_torchrun", lambda: True)
     assert launch.main(["8", "--amp"]) == 2 and "MAX_RESTARTS=3" in capsys.readouterr().err
     assert launch.main(["8", "--resume", "auto"]) == 0 and "--max_restarts 3" in capsys.readouterr().out
+    assert plan({"MAX_RESTARTS": "3"}, 8, True).exports == {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def test_addresses_are_found_by_looking():

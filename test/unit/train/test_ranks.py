@@ -81,6 +81,10 @@ def test_micro_batches_of_few_processes_are_the_batches_of_many(found):
                 assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
 
 
+def test_two_processes_agree_on_every_bit_with_all_options_of_a_step_and_recomputed_blocks(found):
+    assert len({digest for rank in found[2] for digest in rank["everything"]}) == 1
+
+
 @pytest.mark.parametrize("world", SEVERAL)
 def test_synchronised_batchnorm_is_that_of_the_global_batch(found, world):
     alone = found[1][0]["synchronised"]
