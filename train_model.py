@@ -12,47 +12,48 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 import dataclasses
 import sys
-import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
 from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
 from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
+from data.loaders import why_readers_died
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import usable_cores
-from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos
-from network import build_network, find_network
+from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
+from network import NETWORKS, build_network, find_network, flops
 from network.execution import set_execution
+from network.recomputation import set_recomputation
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
 from train import checkpoint, distributed
 from train import device as devices
 from train.amp import Precision
 from train.amp_choice import build_precision
+from train.bad_steps import BadSteps, NotFinite
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
-from train.evaluate import PROTOCOL
-from train.log import LOGGER, log_to, start_logging, stop_logging
-from train.loop import NotFinite, Plan, Position, Run, Trainer
+from train.ema import AveragedWeights
+from train.gradient_norm import GradientNorm
+from train.log import LOGGER, log_to, stop_logging
+from train.loop import Slots, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
 from train.options import parse_options
 from train.profile import TRACED_STEPS, WARMUP_STEPS, profile_steps
-from train.record import Best, RunRecord, move_aside
+from train.record import RunRecord, move_aside
+from train.run import Plan, Position, Run
+from train.run_state import DataFacts, RunState, keep_global_batch
+from train.runtime import Runtime, start_runtime
 from train.schedule import LearningRate, boundaries_in_steps
 from train.speed import SpeedMeter
+from train.stopping import Asked, Stopped, StopRequest, describe
+from train.sync_bn import synchronize_norms
+from train.whereabouts import HERE, LOST
 
 USER_ERROR, INTERRUPTED = 2, 130
-
-
-class Runtime(NamedTuple):
-    """Where this process computes, who it is, and how many processes read videos for it."""
-
-    device: torch.device
-    ranks: distributed.Ranks
-    workers: int
 
 
 def choose_workers(wanted: int, device: torch.device) -> int:
@@ -63,18 +64,6 @@ def choose_workers(wanted: int, device: torch.device) -> int:
     if device.type == "cpu":
         return max(1, cores // 4)
     return max(1, min(16, cores // max(1, devices.device_count(device.type))))
-
-
-def start_runtime(config: TrainConfig) -> Runtime:
-    """Log, device, process group and seeds of this process."""
-    ranks = distributed.read_ranks(config.distributed, config.world_size, config.local_rank)
-    start_logging(ranks.rank)
-    device = devices.choose_device(config.device, ranks.local_rank)
-    backend = devices.BACKEND_OF[device.type] if config.backend == "auto" else config.backend
-    devices.deterministic(config.deterministic)
-    distributed.start(ranks, backend, config.dist_url)
-    devices.seed_device(config.random_seed, device)
-    return Runtime(device, ranks, choose_workers(config.workers, device))
 
 
 def check_before_data(config: TrainConfig) -> None:
@@ -97,13 +86,19 @@ def task_of(config: TrainConfig) -> str:
     return config.task_name or ("%s_%s" % (config.dataset, config.network)).lower()
 
 
+def checkpoints_of(config: TrainConfig) -> checkpoint.Checkpoints:
+    """The run's checkpoints, written or not."""
+    task = task_of(config)
+    return checkpoint.Checkpoints(Path(config.model_dir) / task / "checkpoints", task, config.keep)
+
+
 def build_streams(config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> ClipStreams:
     """The batches of this process."""
     low, high = (int(round(share * config.crop_size)) for share in spec.scale_range)
     geometry = ClipGeometry(config.clip_length, config.train_frame_interval, config.val_frame_interval,
                             config.crop_size, (low, high), int(round(spec.eval_scale * config.crop_size)))
     share = Share(runtime.ranks.rank, runtime.ranks.world_size, config.batch_size, config.eval_batch_size,
-                  runtime.workers, runtime.device.type != "cpu")
+                  runtime.workers, runtime.device.type != "cpu", config.accumulate)
     return ClipStreams(videos.train, videos.test, geometry, share, config.random_seed, config.epoch_div_factor,
                        config.shuffle_window)
 
@@ -114,49 +109,67 @@ def choose_precision(config: TrainConfig, device: torch.device) -> Precision:
                            config.loss_scale)
 
 
-def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, steps_per_epoch: int) -> Trainer:
+def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, streams: ClipStreams) -> Trainer:
     """Network, precision, schedule and optimizer, ready to step."""
-    network = build_network(config.network, num_classes, not config.resume and config.pretrained).to(runtime.device)
+    HERE.at("starting: building the network")
+    network: torch.nn.Module = build_network(config.network, num_classes, not config.resume and config.pretrained)
+    if config.sync_bn:
+        network = synchronize_norms(network, runtime.device)
+    network.to(runtime.device)
+    set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
     execution = set_execution(network, config.execution, precision.half)
     LOGGER.info("execution %s, %s", execution, devices.memory_settings())
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
-    total = steps_per_epoch * config.end_epoch
-    boundaries = boundaries_in_steps(config.lr_steps, config.batch_size * runtime.ranks.world_size, total)
-    schedule = LearningRate(config.lr_base, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
+    total = streams.steps_per_epoch * config.end_epoch
+    boundaries = boundaries_in_steps(config.lr_steps, streams.global_batch, total)
+    rate = config.rate(streams.global_batch)
+    LOGGER.info("learning rate %g for a global batch of %d clips", rate, streams.global_batch)
+    schedule = LearningRate(rate, steps_from(config.warmup_steps, total), boundaries, config.lr_factor)
     optimizer = build_sgd(parameter_groups(parameters, config.weight_decay, config.fine_tune), schedule(1))
     precision.attach(network, optimizer)
+    HERE.at("starting: sharing the weights")
     model = distributed.wrap(network, runtime.device, precision.bucket_views)
     mix = BatchMix(MixOptions(config.mixup, config.cutmix, config.random_erasing, config.label_smoothing), num_classes,
-                   config.random_seed, runtime.ranks.rank)
+                   config.random_seed)
+    gradient_norm = GradientNorm(config.clip_grad_norm, runtime.device) if config.clip_grad_norm else None
+    ema = AveragedWeights(precision, network, config.ema_decay) if config.ema_decay and not config.eval_only else None
     return Trainer(model, optimizer, schedule, precision, DeviceTransform(precision.input_dtype), config.random_seed,
-                   runtime.ranks.rank, mix)
+                   Slots(runtime.ranks.rank, runtime.ranks.world_size, config.accumulate), mix, gradient_norm, ema)
 
 
 class Job:
     """One run, composed."""
 
     def __init__(self, config: TrainConfig, spec: DatasetSpec, videos: VideoSet, runtime: Runtime) -> None:
-        self.config, self.videos, self.runtime = config, videos, runtime
         task = task_of(config)
         self.folder = folder = Path(config.model_dir) / task
-        self.began, self.position = time.time(), Position()
-        self.global_batch = config.batch_size * runtime.ranks.world_size
+        self.position, self.evaluated = Position(), True
+        first = runtime.ranks.rank == 0
+        checkpoints = checkpoints_of(config)
+        self.saved = checkpoints.load(config.resume) if config.resume else None
+        if self.saved:
+            config = keep_global_batch(config, self.saved, runtime.ranks.world_size)
+        self.config, self.videos, self.runtime = config, videos, runtime
         self.streams = build_streams(config, spec, videos, runtime)
-        per_epoch = self.streams.steps_per_epoch
-        self.trainer = build_trainer(config, len(videos.class_names), runtime, per_epoch)
-        self.checkpoints = checkpoint.Checkpoints(folder / "checkpoints", task, config.keep)
-        self.record = RunRecord(folder, task, self.checkpoints, self.snapshot, self.state_dict, runtime.ranks.rank == 0)
+        global_batch = self.streams.global_batch
+        self.trainer = build_trainer(config, len(videos.class_names), runtime, self.streams)
+        bad_steps = BadSteps(self.trainer, config.max_bad_steps, folder, videos.train.path, first)
+        facts = DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(),
+                          videos.test.digest())
+        self.state = RunState(config, self.trainer, facts, global_batch, bad_steps)
+        self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first)
         self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
                                      str(folder / "bad_videos.jsonl"))
-        total = per_epoch * config.end_epoch
-        plan = Plan(config.end_epoch, per_epoch, self.global_batch, min(total, config.max_steps or total),
-                    config.precise_bn, config.save_frequency)
-        self.meter = SpeedMeter(runtime.device, self.global_batch)
-        self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed)
-        if config.resume:
-            self._resume()
+        total = self.streams.steps_per_epoch * config.end_epoch
+        plan = Plan(config.end_epoch, self.streams.epoch_samples, global_batch, min(total, config.max_steps or total),
+                    config.precise_bn, config.save_frequency, config.save_every)
+        self.meter = SpeedMeter(runtime.device, global_batch)
+        self.stop = StopRequest(runtime.device)
+        self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed, self.stop, bad_steps)
+        if self.saved:
+            self.position, self.evaluated, self.record.best = self.state.resume(self.saved)
 
     def failed(self, failures: Sequence[Tuple[str, str]]) -> None:
         """Names each video that cannot be read once, whichever process met it; stops the run beyond the budget."""
@@ -164,52 +177,9 @@ class Job:
             if self.runtime.ranks.rank == 0:
                 LOGGER.warning("cannot be read: %s (%s)", path, reason)
 
-    def state_dict(self) -> Dict[str, torch.Tensor]:
-        """The weights as they are saved: fp32, master weights where there are any."""
-        return self.trainer.precision.state_dict_of(self.trainer.module)
-
-    def snapshot(self) -> Dict[str, Any]:
-        """What a checkpoint holds beside weights and position."""
-        return {"optimizer": checkpoint.optimizer_state(self.trainer.optimizer),
-                "scaler": self.trainer.precision.scaler.state_dict(),
-                "schedule": checkpoint.plain(vars(self.trainer.schedule)), "global_batch": self.global_batch,
-                "class_names": list(self.videos.class_names), "num_train_videos": len(self.videos.train),
-                "config": checkpoint.plain(dataclasses.asdict(self.config)), "versions": checkpoint.versions(),
-                "seconds": self.seconds()}
-
-    def seconds(self) -> float:
-        """Seconds of the run, earlier parts of a resumed one included."""
-        return self.record.seconds_before + time.time() - self.began
-
-    def _resume(self) -> None:
-        path = self.checkpoints.find(self.config.resume)
-        content = checkpoint.load_checkpoint(path)
-        expected: Dict[str, Any] = {"network": self.config.network, "class_names": list(self.videos.class_names)}
-        if not self.config.eval_only:
-            expected.update(dataset=self.config.dataset, split=self.config.split, random_seed=self.config.random_seed,
-                            shuffle_window=self.config.shuffle_window, global_batch=self.global_batch,
-                            num_train_videos=len(self.videos.train))
-        checkpoint.check_same_run(content, expected, path)
-        self.trainer.precision.load_state_dict_into(self.trainer.module, content["state_dict"])
-        checkpoint.load_optimizer_state(self.trainer.optimizer, content["optimizer"])
-        self.trainer.precision.scaler.load_state_dict(content["scaler"])
-        self.position, self.record.best = Position(**content["position"]), Best(**content["best"])
-        self.record.seconds_before = content["seconds"]
-        LOGGER.info("resumed from %s: %d epochs and %d clips done, step %d", path, self.position.epoch,
-                    self.position.samples, self.position.step)
-
     def result(self, scores: Scores) -> Dict[str, Any]:
-        """What result.json holds. Accuracies in percent, speeds in clips a second, memory in bytes."""
-        speed, precision, device = self.meter.total(), self.trainer.precision, self.runtime.device
-        return {"name": "%dp-%s" % (self.runtime.ranks.world_size, device.type.upper()),
-                "accuracy_top1": 100 * scores.top1, "accuracy_top5": 100 * scores.top5,
-                "fps": speed.clips_per_second or None, "epochs": self.position.epoch, "amp_type": precision.label,
-                "data_wait_share": speed.data_wait_share, "seconds": self.seconds(), "num_videos": scores.total,
-                "protocol": PROTOCOL, "device": devices.device_name(device), "torch": str(torch.__version__),
-                "num_unreadable": scores.unreadable, "loss": scores.loss, "steps": self.position.step,
-                "skipped_steps": precision.scaler.skipped, "peak_memory_bytes": devices.peak_memory(device),
-                "network": self.config.network, "dataset": self.videos.name, "split": self.config.split,
-                "class_names": list(self.videos.class_names)}
+        """What result.json holds."""
+        return self.state.result(scores, self.position, self.meter.total(), self.runtime.ranks.world_size)
 
     def execute(self) -> None:
         """Profiles, evaluates or trains, as the options say."""
@@ -220,9 +190,12 @@ class Job:
         distributed.barrier(self.runtime.device)
         try:
             log_to(Path(config.log_file) if config.log_file else self.folder / "train.log")
-            self.record.open()
+            self.record.open("samples.rank-%d.jsonl" % self.runtime.ranks.rank if config.log_samples else None)
             self.ledger.open()
-            self._execute()
+            with self.stop:
+                self._execute()
+        except Asked:
+            raise Stopped("stopped by %s in an evaluation; nothing was left to save" % describe(self.stop.signal))
         finally:
             self.streams.close()
             self.record.close()
@@ -234,8 +207,11 @@ class Job:
         elif self.config.eval_only:
             self.record.write_result(self.result(self.run.evaluate()), "evaluation.json")
         else:
-            scores = self.run.fit(self.position) or self.run.evaluate()
-            self.record.finish(self.result(scores))
+            saved, self.saved = self.saved, None  # as large as the network, and not needed any more
+            if saved and (self.position.step < self.run.plan.last_step or not self.evaluated):
+                self.state.train_on(saved)
+            scores = self.run.fit(self.position, self.evaluated) or self.run.evaluate()
+            self.record.finish(self.result(scores), self.state.final_weights())
 
 
 def compose(argv: Sequence[str]) -> Optional[Job]:
@@ -247,8 +223,15 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
     spec = find_dataset(typed.get("dataset", TrainConfig.dataset))
     config, sources = resolve_config(typed, spec.name, spec.defaults)
     config = dataclasses.replace(config, dataset=spec.name, network=config.network.upper())
+    config = dataclasses.replace(config, resume=checkpoints_of(config).choose(config.resume))
     check_before_data(config)
-    runtime = start_runtime(config)
+    if config.describe:
+        num_classes = len(published_names(spec) or range(101))  # as many as UCF-101 where they are the user's own
+        for name in [config.network] if "network" in typed else NETWORKS:
+            net = build_network(name, num_classes)
+            print(flops.describe(net, (3, config.clip_length, config.crop_size, config.crop_size)) + "\n", flush=True)
+        return None
+    runtime = start_runtime(config, choose_workers)
     if config.dry_run:
         choose_precision(config, runtime.device)
         load_videos(spec, config.data_root, config.split, config.source)
@@ -257,6 +240,7 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
         LOGGER.info("%s", line)
     if config.fine_tune and not (config.pretrained or config.resume):
         LOGGER.warning("--fine-tune without --pretrained: the network starts from scratch, at half the rate")
+    HERE.at("starting: reading the lists")
     videos = load_videos(spec, config.data_root, config.split, config.source)
     for line in videos.notes + ["%s: %d training and %d test videos of %d classes" % (
             videos.name, len(videos.train), len(videos.test), len(videos.class_names))]:
@@ -267,7 +251,9 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Runs the job; the exit code: 0 done, 2 something the user can mend, 130 interrupted."""
+    """Runs the job; the exit code: 0 done, 2 something the user can mend, 3 the other processes are lost, 130
+    interrupted.
+    """
     try:
         try:
             job = compose(sys.argv[1:] if argv is None else argv)
@@ -278,9 +264,15 @@ def main(argv: Optional[List[str]] = None) -> int:
     except (NotFinite, BadVideoBudgetExceeded, OSError) as error:
         return _fail(str(error))
     except RuntimeError as error:
+        if why_readers_died(error):
+            return _fail(why_readers_died(error))
+        if distributed.lost_contact(error):
+            return LOST
         if not devices.is_out_of_memory(error):
             raise
         return _fail("the device's memory is full: lower --batch-size (and --eval-batch-size); %s" % error)
+    except Stopped as stopped:
+        LOGGER.info("%s", stopped)
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED

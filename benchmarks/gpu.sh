@@ -11,7 +11,7 @@ out=${1:-$(mktemp -d)}
 device=${DEVICE:-cuda} end=$((SECONDS + ${LIMIT:-600})) failed=0
 read -r -a size <<<"${SIZE:-}"
 read -r -a batches <<<"${BATCHES:-64 128 32}"
-read -r -a items <<<"${ITEMS:-step infer whole tests motion10}"
+read -r -a items <<<"${ITEMS:-step infer whole tests options motion10}"
 mkdir -p "$out"
 "$python" -c 'import sys, torch; sys.exit(0 if sys.argv[1] == "cpu" or torch.cuda.is_available() else "benchmarks/gpu.sh: torch sees no CUDA GPU here")' "$device"
 
@@ -35,6 +35,10 @@ whole() {
     bench "whole_$source" 80 end-to-end --source "$source" --batch-size "${batches[0]}" --steps "${STEPS:-20}" --rounds "${PASSES:-2}" --variants "${WHOLE:-compiled-O2}"
   done
 }
+options() { # what accumulating, clipping, averaging and recomputing cost
+  run options 60 "$python" -m tools.benchmark_options --device "$device" --batch-size "${batches[${#batches[@]} - 1]}" --opt-level O2 "${size[@]}" \
+    --json "$out/options.json"
+}
 tests() { run tests 60 "$python" -m pytest -m gpu test/unit -p no:cacheprovider; }
 motion10() {
   for level in O2 nccl O0 O1 O3; do
@@ -47,7 +51,7 @@ motion10() {
   done
 }
 for item in "${items[@]}"; do
-  case $item in step) step ;; infer) infer ;; whole) whole ;; tests) tests ;; motion10) motion10 ;; *) echo "ITEMS: no $item" >&2; exit 2 ;; esac
+  case $item in step) step ;; infer) infer ;; whole) whole ;; options) options ;; tests) tests ;; motion10) motion10 ;; *) echo "ITEMS: no $item" >&2; exit 2 ;; esac
 done
 "$python" benchmarks/gpu_report.py "$out"
 exit "$failed"

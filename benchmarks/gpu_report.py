@@ -45,7 +45,7 @@ def main(out: Path) -> None:
         datetime.date.today(), name, torch.__version__, sys.version.split()[0]))
     print("\nFull size. `reference` is fp32 with TF32 in convolutions, `strict` without, `tf32` all over.")
     steps = sorted(out.glob("step*.json"))
-    for log in sorted(out.glob("step*.log")) + sorted(out.glob("infer.log")) + sorted(out.glob("whole*.log")):
+    for log in (log for name in ("step*", "infer", "whole*", "options") for log in sorted(out.glob(name + ".log"))):
         kept = log.with_suffix(".json").is_file()
         print("\n%s:\n\n%s" % (log.stem, log.read_text().strip() if kept else "not measured, see %s" % log))
     print("\nmotion10 from scratch, 32x32 crop, 3 epochs of 900 clips:\n\n" + motion10(out))

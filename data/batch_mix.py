@@ -111,18 +111,20 @@ class BatchMix:
     """Normalised clips (N, 3, T, H, W) and labels (N,) of a training step -> clips and targets, nothing read back.
 
     Clips are changed in place. Targets are shares of the classes (N, K) float32, or the labels themselves where no
-    option touches them. The mix follows from (seed, step), an erased box from (seed, step, place in the global batch).
+    option touches them. The mix follows from (seed, step), an erased box from (seed, step, place in the global batch):
+    `slot` is the number of this batch among the equal ones of a global batch.
     """
 
-    def __init__(self, options: MixOptions, num_classes: int, seed: int, rank: int = 0) -> None:
+    def __init__(self, options: MixOptions, num_classes: int, seed: int) -> None:
         self.options, self.num_classes = options, num_classes
-        self._seed, self._rank = seed, rank
+        self._seed = seed
         self._scratch = np.random.RandomState(0)
 
-    def __call__(self, clip: torch.Tensor, label: torch.Tensor, step: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, clip: torch.Tensor, label: torch.Tensor, step: int,
+                 slot: int = 0) -> Tuple[torch.Tensor, torch.Tensor]:
         options = self.options
         if options.random_erasing:
-            self._erase(clip, step)
+            self._erase(clip, step, slot * len(clip))
         mixes = options.mixup or options.cutmix
         if not (mixes or options.label_smoothing):
             return clip, label
@@ -136,8 +138,7 @@ class BatchMix:
             blend(target, share)
         return clip, target
 
-    def _erase(self, clip: torch.Tensor, step: int) -> None:
-        first = self._rank * len(clip)
+    def _erase(self, clip: torch.Tensor, step: int, first: int) -> None:
         for i in range(len(clip)):
             state = self._state(step, first + i, "erase")
             erasing = draw_erasing(state, self.options.random_erasing, clip.shape[3], clip.shape[4])

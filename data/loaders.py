@@ -24,7 +24,9 @@ SampleId = Tuple[int, int]  # (epoch, sample)
 
 
 class TrainPosition(NamedTuple):
-    """Where to start: samples of the epoch done by all ranks together; how many batches to give (None: the rest)."""
+    """Where to start: samples of the epoch done by all ranks together; how many steps' batches to give (None: the
+    rest).
+    """
 
     epoch: int = 0
     start_sample: int = 0
@@ -35,41 +37,47 @@ class TrainSampler:
     """Batches of one rank: lists of (epoch, sample), in an order that follows from (seed, epoch): `order`, or else a
     whole permutation.
 
-    Each global batch of `batch_size` * `world_size` is a stretch of that order, cut into the ranks' slices; so the
-    same samples meet in a step on any number of ranks. The last incomplete global batch is dropped. `epoch_samples`
-    shortens an epoch. Raises ValueError where an epoch holds no global batch.
+    Each global batch of `batch_size` * `world_size` * `accumulate` is a stretch of that order, cut into slices; a step
+    of this rank is its `accumulate` slices, number micro * world_size + rank. So the same samples meet in a step on any
+    number of ranks, and micro-batch r of one rank is what rank r of several has. The last incomplete global batch is
+    dropped. `epoch_samples` shortens an epoch. Raises ValueError where an epoch holds no global batch.
     """
 
     def __init__(self, num_samples: int, batch_size: int, rank: int, world_size: int, seed: int,
-                 epoch_samples: Optional[int] = None, order: Optional[SampleOrder] = None) -> None:
+                 epoch_samples: Optional[int] = None, order: Optional[SampleOrder] = None,
+                 accumulate: int = 1) -> None:
         if batch_size < 1:
             raise ValueError("--batch-size must be at least 1, not %d" % batch_size)
         self.num_samples = num_samples
         self.batch_size = batch_size
-        self.rank = rank
-        self.global_batch = batch_size * world_size
+        self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
+        self.global_batch = batch_size * world_size * accumulate
         self.order = order or SampleOrder(seed, num_samples)
         self.epoch_samples = num_samples if epoch_samples is None else min(num_samples, epoch_samples)
         self.steps_per_epoch = self.epoch_samples // self.global_batch
         if self.steps_per_epoch < 1:
-            raise ValueError("one step takes %d samples (--batch-size %d on %d processes), an epoch has %d: lower "
-                             "--batch-size" % (self.global_batch, batch_size, world_size, self.epoch_samples))
+            times, lower = (", %d times" % accumulate, " or --accumulate") if accumulate > 1 else ("", "")
+            raise ValueError("one step takes %d samples (--batch-size %d on %d processes%s), an epoch has %d: lower "
+                             "--batch-size%s" % (self.global_batch, batch_size, world_size, times, self.epoch_samples,
+                                                 lower))
         self.position = TrainPosition()
 
     def set_position(self, epoch: int, start_sample: int = 0, steps: Optional[int] = None) -> None:
-        """The next iteration gives `epoch` from its global sample `start_sample` on, `steps` batches at most."""
+        """The next iteration gives `epoch` from its global sample `start_sample` on, the batches of `steps` steps at
+        most.
+        """
         self.position = TrainPosition(epoch, start_sample, steps)
 
     def __len__(self) -> int:
         left = max(0, (self.epoch_samples - self.position.start_sample) // self.global_batch)
-        return left if self.position.steps is None else min(left, self.position.steps)
+        return self.accumulate * (left if self.position.steps is None else min(left, self.position.steps))
 
     def __iter__(self) -> Iterator[List[SampleId]]:
         epoch = self.position.epoch
         first = self.position.start_sample + self.rank * self.batch_size
         order = self.order(epoch)
-        for step in range(len(self)):
-            start = first + step * self.global_batch
+        for number in range(len(self)):
+            start = first + number * self.world_size * self.batch_size
             yield [(epoch, int(sample)) for sample in order[start:start + self.batch_size]]
 
 
@@ -113,8 +121,12 @@ class ClipLoader(DataLoader):
     _iterator: Any = None  # where torch keeps persistent workers
 
     def __iter__(self) -> Any:
-        with torch.random.fork_rng(devices=[]):
-            batches = super().__iter__()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                batches = super().__iter__()
+        except OSError as error:
+            raise OSError(error.errno, "processes that read videos cannot be started (%s): where there is no room, "
+                          "enlarge /dev/shm, or take --workers 0" % error.strerror)
         return (batch.open() if isinstance(batch, BatchInRoom) else batch for batch in batches)
 
     def close(self) -> None:
@@ -174,8 +186,28 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
+def why_readers_died(error: BaseException) -> str:
+    """What to tell the user of a loader process that came to its end before its time; empty for any other error.
+
+    torch raises it wherever the main process happens to be.
+    """
+    text = str(error)
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in text:
+        return ""
+    return ("a process that reads videos has died (%s). Killed: the machine's memory may be full, lower --workers or "
+            "--batch-size. Bus error: its shared memory is, enlarge /dev/shm or take --workers 0" % text.split("\n")[0])
+
+
+def _heed_the_next(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
+
+
 def _start_worker(worker: int) -> None:
-    """One thread a worker; an interrupt is the main process's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One thread a worker; signals that ask for an end go to all processes of a run, and are the main one's to handle.
+    A second SIGTERM is from there, and ends the worker.
+    """
+    for ignored in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _heed_the_next)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

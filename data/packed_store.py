@@ -33,7 +33,7 @@ class PackedVideos(VideoList):
         self._problems = {row: index.problems[video] for row, video in enumerate(videos.tolist())
                           if video in index.problems}
         self.num_unreadable = int((self._places["num_frames"] == 0).sum())
-        self._order = np.argsort(videos, kind="stable")
+        self._order = np.argsort(videos, kind="stable").astype(np.int32)
         self._store = PackedStore(folder, index)
 
     def open(self, row: int) -> "PackedVideo":

@@ -32,8 +32,10 @@ def random_state(seed: int, epoch: int, sample: int, stream: Union[str, int],
 
 
 def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
-    """The order in which an epoch takes its samples: (num_samples,) int64, a permutation."""
-    return random_state(seed, epoch, 0, "order").permutation(num_samples)
+    """The order in which an epoch takes its samples: (num_samples,) int32, a permutation; of 2**31 or more, int64."""
+    order = np.arange(num_samples, dtype=np.int32 if num_samples < 1 << 31 else np.int64)
+    random_state(seed, epoch, 0, "order").shuffle(order)  # RandomState.permutation's order in half its room
+    return order
 
 
 def noise_key(seed: int, epoch: int, sample: int) -> int:

@@ -8,16 +8,18 @@ import numpy as np
 
 from data.randomness import epoch_order, random_state
 
+ROWS_AT_ONCE = 1 << 20  # mixed at a time, so that long lists need little room
+
 
 class Stretches(NamedTuple):
     """The rows of a list in the order in which their frames lie on disk."""
 
-    rows: np.ndarray  # (rows,) int64, each row once
+    rows: np.ndarray  # (rows,) int32, each row once
     ends: np.ndarray  # (shards,) int64: where each shard's rows end among them
 
 
 class SampleOrder:
-    """Called with an epoch, gives the order of its samples: (num_samples,) int64, a permutation.
+    """Called with an epoch, gives the order of its samples: (num_samples,) int32, a permutation.
 
     With a `window` the shards of `stretches` come in random order, each read from its start to its end; of these rows
     each `window` following ones are then mixed among themselves.
@@ -37,7 +39,15 @@ class SampleOrder:
             return epoch_order(self.seed, epoch, self.num_samples)
         state = random_state(self.seed, epoch, 0, "window")
         rows, ends = self.stretches
-        starts = np.append(0, ends[:-1])
-        read = np.concatenate([rows[starts[shard]:ends[shard]] for shard in state.permutation(len(ends))])
-        windows = np.arange(len(read)) // self.window
-        return read[np.lexsort((state.random_sample(len(read)), windows))]
+        starts, filled = np.append(0, ends[:-1]), 0
+        read = np.empty(len(rows), np.int32 if len(rows) < 1 << 31 else np.int64)
+        for shard in state.permutation(len(ends)):
+            part = rows[starts[shard]:ends[shard]]
+            read[filled:filled + len(part)] = part
+            filled += len(part)
+        block = self.window * max(1, ROWS_AT_ONCE // self.window)
+        for start in range(0, len(read), block):
+            part = read[start:start + block]
+            windows = np.arange(len(part)) // self.window
+            part[:] = part[np.lexsort((state.random_sample(len(part)), windows))]
+        return read

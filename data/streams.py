@@ -20,7 +20,9 @@ class ClipGeometry(NamedTuple):
 
 
 class Share(NamedTuple):
-    """This process among the others: clips a step, loader processes, and whether batches go through pinned memory."""
+    """This process among the others: clips of a batch, loader processes, whether batches go through pinned memory, and
+    how many batches a step of this process takes.
+    """
 
     rank: int
     world_size: int
@@ -28,6 +30,7 @@ class Share(NamedTuple):
     eval_batch_size: int
     workers: int
     pinned: bool
+    accumulate: int = 1
 
 
 class ClipStreams:
@@ -44,15 +47,20 @@ class ClipStreams:
         test_set = ClipDataset(test, geometry.clip_length, geometry.val_interval,
                                EvalTransform(geometry.crop, geometry.eval_short_side), seed, training=False)
         self._sampler = TrainSampler(len(train), share.batch_size, share.rank, share.world_size, seed,
-                                     epoch_samples=len(train) // epoch_div_factor, order=order)
+                                     epoch_samples=len(train) // epoch_div_factor, order=order,
+                                     accumulate=share.accumulate)
         self._train = train_loader(train_set, self._sampler, share.workers, share.pinned)
         self._test = eval_loader(test_set, share.rank, share.world_size, share.eval_batch_size, share.workers,
                                  share.pinned)
-        self.steps_per_epoch = self._sampler.steps_per_epoch
+        self.steps_per_epoch, self.global_batch = self._sampler.steps_per_epoch, self._sampler.global_batch
+        self.epoch_samples = self._sampler.epoch_samples
         self.evaluation_steps = len(self._test)
+        self.common_evaluation_steps = -(-(len(test) // share.world_size) // share.eval_batch_size)
 
     def training(self, epoch: int, samples: int, steps: int) -> Any:
-        """`steps` training batches from a position on: `samples` clips of the epoch are done, over all processes."""
+        """The batches of `steps` training steps, `accumulate` each, from a position on: `samples` clips of the epoch
+        are done, over all processes.
+        """
         self._sampler.set_position(epoch, samples, steps)
         return self._train
 

@@ -1,13 +1,17 @@
 """The rows of a data set, packed: no Python object a row, so that a million of them weigh little in every worker."""
+import contextlib
+import hashlib
 import itertools
 import os
+import tempfile
 from array import array
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from data.sample_order import Stretches
 
+RESTING_BYTES = 1 << 25  # from which on a list lies in a file
 KINDS = ("video", "rawframes", "packed")
 
 
@@ -36,15 +40,16 @@ class VideoList:
         if len(paths) != len(labels) or (frame_counts is not None and len(frame_counts) != len(paths)):
             raise ValueError("a video list needs one label (and one frame count) for each path: got %d paths, %d labels"
                              % (len(paths), len(labels)))
-        self._blob = _joined(paths)
+        blob = _joined(paths)
+        self._blob = np.frombuffer(blob, np.uint8)
         self.root = os.path.abspath(root)
         self.kind = kind
         self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
         if len(self.labels) and self.labels.min() < 0:
             raise ValueError("label %d of %r is negative: labels count from 0"
                              % (self.labels.min(), paths[int(self.labels.argmin())]))
-        ends = np.flatnonzero(np.frombuffer(self._blob, np.uint8) == 0)
-        self._ends = ends.astype(np.uint32 if len(self._blob) < 1 << 32 else np.int64)
+        ends = np.flatnonzero(self._blob == 0)
+        self._ends = ends.astype(np.uint32 if len(blob) < 1 << 32 else np.int64)
         self._frame_counts = None if frame_counts is None else np.asarray(frame_counts, dtype=np.int32)
         self._facts: Optional[_PackedFacts] = None
 
@@ -56,7 +61,7 @@ class VideoList:
         if not 0 <= index < len(self):
             raise IndexError("row %d of a list of %d videos" % (index, len(self)))
         start = int(self._ends[index - 1]) + 1 if index else 0
-        return os.fsdecode(self._blob[start:int(self._ends[index])])
+        return os.fsdecode(self._blob[start:int(self._ends[index])].tobytes())
 
     def path(self, index: int) -> str:
         """The row's absolute path."""
@@ -70,6 +75,13 @@ class VideoList:
         if self._frame_counts is None or self._frame_counts[index] <= 0:
             return None
         return int(self._frame_counts[index])
+
+    def digest(self) -> str:
+        """SHA-256 of the rows, paths below the root and labels in their order, as 64 hexadecimal digits."""
+        digest = hashlib.sha256(self._blob.data)
+        digest.update(b"\n")
+        digest.update(np.ascontiguousarray(self.labels, "<i4").data)
+        return digest.hexdigest()
 
     def facts(self, index: int) -> Optional[VideoFacts]:
         """What the index knows of the row's file, None where it knows nothing."""
@@ -88,6 +100,20 @@ class VideoList:
             self._facts = _PackedFacts(len(self))
         self._facts.put(index, facts)
 
+    def rest(self) -> None:
+        """Puts what a long list holds into a file without a name, from which the system fetches the rows that are read;
+        afterwards it learns nothing. A short one, and one that no disk has room for, stays in memory.
+        """
+        holders = [self] if self._facts is None else [self, self._facts]
+        held = [(holder, name) for holder in holders for name, value in vars(holder).items()
+                if isinstance(value, (np.ndarray, array))]
+        arrays = [np.asarray(getattr(holder, name)) for holder, name in held]
+        if sum(values.nbytes for values in arrays) < RESTING_BYTES:
+            return
+        with contextlib.suppress(OSError):
+            for (holder, name), values in zip(held, _in_a_file(arrays)):
+                setattr(holder, name, values)
+
     @property
     def num_known(self) -> int:
         """Of how many rows there are facts."""
@@ -101,7 +127,7 @@ class _PackedFacts:
         self.num_frames = np.full(num_rows, -1, np.int32)
         self.sizes, self.times = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
         self.starts, self.lengths = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int32)
-        self.key_frames = array("i")
+        self.key_frames: Any = array("i")
 
     def put(self, row: int, facts: VideoFacts) -> None:
         count, size, time, keys = facts
@@ -118,7 +144,20 @@ class _PackedFacts:
             return None
         start = int(self.starts[index])
         keys = self.key_frames[start:start + int(self.lengths[index])]
-        return VideoFacts(count, int(self.sizes[index]), int(self.times[index]), tuple(keys))
+        return VideoFacts(count, int(self.sizes[index]), int(self.times[index]), tuple(keys.tolist()))
+
+
+def _in_a_file(arrays: Sequence[np.ndarray]) -> List[np.ndarray]:
+    """The same arrays, read-only, in a file that goes when they go. OSError where there is no room for it."""
+    with tempfile.TemporaryFile(prefix="glore_list_") as file:
+        starts = []
+        for values in arrays:
+            file.write(bytes(-file.tell() % 8))
+            starts.append(file.tell())
+            file.write(values.data)
+        file.flush()
+        whole = np.memmap(file, np.uint8, "r").view(np.ndarray)
+    return [whole[start:start + values.nbytes].view(values.dtype) for start, values in zip(starts, arrays)]
 
 
 def _joined(paths: Sequence[str]) -> bytes:
@@ -128,10 +167,6 @@ def _joined(paths: Sequence[str]) -> bytes:
         for path in paths:
             _check_relative(path)
     return os.fsencode(text[1:])
-
-    def stretches(self) -> Optional[Stretches]:
-        """How the rows lie on disk; None where each has a file of its own."""
-        return None
 
 
 def _check_relative(path: str) -> None:

@@ -177,12 +177,18 @@ def load_videos(spec: DatasetSpec, root: Optional[str] = None, split: int = 1, s
     """
     root = _checked_root(spec, root, split, source, SOURCES)
     if source == 'packed' or source == 'auto' and is_store(root):
-        return VideoSet(spec.name, *packed_parts(root, spec.name, split))
+        return _at_rest(VideoSet(spec.name, *packed_parts(root, spec.name, split)))
     root, class_names, tree, rows, notes = find_rows(spec, root, split, source)
     train = _video_list(spec, rows.train, rows.train_list, tree.train_root, tree.kind, notes)
     test = _video_list(spec, rows.test, rows.test_list, tree.test_root, tree.kind, notes)
     notes += filter(None, (attach_index(root, train, 'training'), attach_index(root, test, 'test')))
-    return VideoSet(spec.name, class_names, train, test, notes)
+    return _at_rest(VideoSet(spec.name, class_names, train, test, notes))
+
+
+def _at_rest(videos: VideoSet) -> VideoSet:
+    videos.train.rest()
+    videos.test.rest()
+    return videos
 
 
 def _rendered(spec: DatasetSpec, root: str) -> List[str]:

@@ -13,6 +13,7 @@ from network import execution
 from network.folded_block import bottleneck
 from network.folded_eval import stem
 from network.glore import BN_EPS, GloReUnit
+from network.recomputation import recomputed
 from network.workspace import Workspace
 
 Triple = Tuple[int, int, int]
@@ -162,7 +163,21 @@ class Stem(nn.Sequential):
         return super().forward(clip)
 
 
-def _stage(num_in: int, stage: StageSpec) -> nn.Sequential:
+class Stage(nn.Sequential):
+    """Blocks and GloRe units in a row: (N, num_in, T, H, W) -> (N, out, T', H', W'). With `recompute` only their inputs
+    are kept for the backward pass, see network/recomputation.py.
+    """
+
+    recompute = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        again = self.recompute and torch.is_grad_enabled()
+        for part in self:
+            x = recomputed(part, x) if again else part(x)
+        return x
+
+
+def _stage(num_in: int, stage: StageSpec) -> Stage:
     """The stage's blocks B01, B02, ..., each GloRe unit B03_extra right after its block."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number in range(1, stage.blocks + 1):
@@ -171,7 +186,7 @@ def _stage(num_in: int, stage: StageSpec) -> nn.Sequential:
         num_in = stage.out
         if number in stage.glore_after:
             layers[name + "_extra"] = GloReUnit(stage.out, stage.mid)
-    return nn.Sequential(layers)
+    return Stage(layers)
 
 
 class GloReResNet3d(nn.Module):

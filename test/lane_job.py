@@ -121,7 +121,7 @@ def losses(out, data, _):
     found = run_steps(job, STEPS)
     job.streams.close()
     assert len(found) == STEPS and found[0] != found[-1]
-    content = {"state_dict": job.state_dict(), "optimizer": checkpoint.optimizer_state(job.trainer.optimizer),
+    content = {"state_dict": job.state.state_dict(), "optimizer": checkpoint.optimizer_state(job.trainer.optimizer),
                "losses": found, "names": ["\u00fc", None, True, 1 << 70], "shape": (2, 3)}
     for name, new in FORMATS.items():
         torch.save(content, str(out / "scratch" / name), _use_new_zipfile_serialization=new)

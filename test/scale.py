@@ -1,6 +1,7 @@
 """A long list: what its start costs, what it weighs in a loader process, and what a clip costs, beside a short one.
 
     python test/scale.py --rows 1000000      -> a table, as in benchmarks/scale.md
+    python test/scale.py --rank 10000000     -> what list, sampler and resume position weigh in a rank's own memory
 
 Every row is a path of its own: links to copies of one test film, below a temporary folder that is removed in the end.
 """
@@ -14,12 +15,19 @@ import statistics
 import sys
 import tempfile
 import time
+from array import array
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from data.clip_dataset import ClipDataset  # noqa: E402
+from data.loaders import TrainSampler  # noqa: E402
 from data.streams import ClipGeometry, ClipStreams, Share  # noqa: E402
+from data.transforms import TrainAugmentation  # noqa: E402
+from data.video_list import VideoFacts, VideoList  # noqa: E402
 from dataset.examine import examine  # noqa: E402
 from dataset.index import index_path, line_of  # noqa: E402
 from dataset.specs import find_dataset, load_videos  # noqa: E402
@@ -99,6 +107,42 @@ def columns_of(root, size):
     return ["%.2f" % without, "%.2f" % with_index, "%.0f" % weight, ", ".join(memory)], streams_of(videos, 0)
 
 
+def own_mb():
+    """Memory of this process that is no file's, shared memory included, in MB."""
+    with open("/proc/self/status") as file:
+        kinds = dict(line.split(":") for line in file if line.startswith(("RssAnon", "RssShmem")))
+    return sum(int(size.split()[0]) for size in kinds.values()) * 1024 / 1e6
+
+
+def learn_all(videos, rows):
+    """Facts of every row, five key frames each, as an index gives them."""
+    videos.learn(0, VideoFacts(250, 1 << 20, 1 << 60, (24, 48, 72, 96, 120)))
+    facts = videos._facts
+    for values in (facts.num_frames, facts.sizes, facts.times, facts.lengths):
+        values[:] = values[0]
+    facts.starts[:] = 5 * np.arange(rows)
+    facts.key_frames = array("i", facts.key_frames * rows)
+
+
+def rank(rows):
+    """Prints what a list of `rows` with an index, its sampler and a position in the middle of an epoch weigh."""
+    before = own_mb()
+    videos = VideoList("/data", ["class_%03d/video_%08d.avi" % (row % CLASSES, row) for row in range(rows)],
+                       np.arange(rows) % CLASSES)
+    learn_all(videos, rows)
+    videos.rest()
+    print("list and index: %.1f MB in memory" % (own_mb() - before), flush=True)
+    sampler = TrainSampler(rows, 16, 3, 8, 1)
+    sampler.set_position(2, rows // 2 // 128 * 128)
+    batches = iter(sampler)
+    row = next(batches)[0][1]
+    print("with the sampler, from clip %d of epoch 3 on: %.1f MB; first comes %s"
+          % (sampler.position.start_sample, own_mb() - before, videos.relative(row)))
+    dataset = ClipDataset(videos, 8, 8, TrainAugmentation(32, (36, 40)), 1, training=True, order=sampler.order)
+    dataset._frame_counts.fill_(1)  # as if every video had been met
+    print("with the frame counts that the loader's processes share: %.1f MB" % (own_mb() - before))
+
+
 def measure(folder, rows):
     """Prints the table."""
     texts, streams = {}, {}
@@ -124,5 +168,10 @@ def measure(folder, rows):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1000000)
+    parser.add_argument("--rank", type=int, metavar="ROWS")
+    options = parser.parse_args()
+    if options.rank:
+        rank(options.rank)
+        sys.exit()
     with tempfile.TemporaryDirectory(prefix="scale_") as place:
-        measure(place, parser.parse_args().rows)
+        measure(place, options.rows)

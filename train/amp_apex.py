@@ -4,12 +4,12 @@ Sole importer of apex.
 
 import contextlib
 import inspect
-from typing import Any, Dict, Iterator, List, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from torch import nn
 
-from train.amp import LossScaler, Precision, all_finite
+from train.amp import Limit, LossScaler, Precision, all_finite, one_if_finite
 from train.config import OptionError
 
 DEVICES = ("cuda", "npu")
@@ -118,17 +118,21 @@ class ApexPrecision(Precision):
         """apex has patched model or torch."""
         yield
 
-    def backward(self, loss: torch.Tensor) -> None:
-        with self._amp.scale_loss(loss, self._optimizer) as scaled:
-            scaled.backward()
+    def backward(self, loss: torch.Tensor, last: bool = True) -> None:
+        """Before the last batch of a step apex leaves gradients scaled where they are."""
+        options = {} if last else {"delay_unscale": True}
+        with self._amp.scale_loss(loss, self._optimizer, **options) as scaled:
+            scaled.backward(one_if_finite(loss))
 
-    def step(self, optimizer: torch.optim.Optimizer) -> bool:
+    def step(self, optimizer: torch.optim.Optimizer, limit: Optional[Limit] = None) -> bool:
         """apex itself leaves out a step whose dynamic scale overflowed; with a fixed one it would step, so the flag is
         read here.
         """
         gradients = [p.grad for p in self._amp.master_params(optimizer) if p.grad is not None]
         overflow = not self.scaler.dynamic and not all_finite(gradients)
         if not overflow:
+            if limit is not None:
+                limit(gradients)
             optimizer.step()
         assert isinstance(self.scaler, _ApexScaler)
         overflow = self.scaler.note(overflow)

@@ -30,6 +30,9 @@ RECIPES: Dict[str, Dict[str, Any]] = {
 }
 
 
+PROCESSES = {"full_8p": 8, "performance_8p": 8}  # of a recipe, where it is not one
+
+
 class OptionError(ValueError):
     """A value that an option does not accept; the message names the option and what it takes."""
 
@@ -49,8 +52,10 @@ class TrainConfig:
     pretrained: Union[bool, str] = _option(False, "start from the network's pretrained file, or from the file given",
                                            metavar="PATH")
     fine_tune: bool = _option(False, "full learning rate for the classifier, half of it for everything else")
-    resume: Union[bool, str] = _option(False, "go on from the newest checkpoint of this task, or from the file given",
-                                       metavar="PATH")
+    resume: Union[bool, str] = _option(False, "go on from the newest checkpoint of this task, or from the file given; "
+                                       "auto starts anew where there is none", metavar="PATH")
+    allow_change: Tuple[str, ...] = _option((), "go on with --resume although these have changed: names as the refusal "
+                                            "gives them, with commas between", metavar="NAMES")
     # the data
     dataset: str = _option("UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 (built in) or folder (your own)",
                            metavar="NAME")
@@ -68,8 +73,11 @@ class TrainConfig:
     # the recipe
     recipe: Optional[str] = _option(None, "a row of the table of recipes: " + ", ".join(sorted(RECIPES)),
                                     tuple(sorted(RECIPES)))
-    batch_size: int = _option(4, "clips of one step on one device")
+    batch_size: int = _option(4, "clips that one device takes at a time")
+    accumulate: int = _option(1, "batches that a device takes for one step of the optimizer; the learning rate is that "
+                              "of the global batch: batch size x devices x this")
     lr_base: float = _option(0.001, "learning rate of one global batch")
+    scale_lr: bool = _option(False, "multiply --lr-base by the global batch over the recipe's (4 without a recipe)")
     lr_steps: Tuple[Union[int, str], ...] = _option(
         (10800000, 15600000, 20400000), "where the rate decays: clips seen, or shares of the run such as 60%%,85%%",
         metavar="A,B,…")
@@ -77,8 +85,14 @@ class TrainConfig:
     warmup_steps: Union[int, str] = _option(
         1500, "optimizer steps over which the rate rises from a tenth, or a share of the run such as 5%%", metavar="N")
     weight_decay: float = _option(0.0001, "L2 penalty of every parameter that is no bias")
+    clip_grad_norm: float = _option(0.0, "limit to the norm over all gradients of a step; the log says what it was "
+                                    "before (0: no limit)", metavar="NORM")
+    ema_decay: float = _option(0.0, "also average the weights over the steps, this much of the average staying at "
+                               "each, such as 0.999; model.pth and the best score are then the average's (0: none)",
+                               metavar="DECAY")
     end_epoch: int = _option(90, "epochs to train")
     epoch_div_factor: int = _option(1, "an epoch is this fraction of the data; the original's was a quarter: 4")
+    sync_bn: bool = _option(False, "BatchNorm over the clips of all devices, not of each by itself")
     max_steps: int = _option(0, "end after this many optimizer steps (0: when the epochs are done)")
     precise_bn: bool = _option(True, "re-estimate the BatchNorm statistics at the end of each epoch")
     random_seed: int = _option(1, "seed of everything that is drawn, 0 to 4294967295")
@@ -104,10 +118,14 @@ class TrainConfig:
     execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers; folded, the same "
                              "function faster, is what auto takes on a CPU in full precision; compiled is "
                              "torch.compile's", EXECUTIONS)
+    activation_checkpointing: bool = _option(False, "keep only each block's input and compute the rest again in the "
+                                             "backward pass: less memory, more time, the same result")
     deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")
     distributed: bool = _option(False, "train on several devices; started by torchrun or by test/launch.sh")
     backend: str = _option("auto", "what carries the gradients: hccl on npu, nccl on cuda, gloo on cpu", BACKENDS)
     dist_url: str = _option("env://", "where the processes meet, such as tcp://127.0.0.1:29500", metavar="URL")
+    dist_timeout: float = _option(600.0, "seconds that a process waits for the others before it says who was where and "
+                                  "ends; nothing between two batches, or a save, may take longer", metavar="SECONDS")
     world_size: int = _option(0, "number of processes (0: from the environment)")
     local_rank: int = _option(-1, "number of this process on its machine (-1: from the environment)")
     # the outcome
@@ -115,17 +133,24 @@ class TrainConfig:
     model_dir: str = _option("exps", "folder of all runs; a run writes into DIR/TASK", metavar="DIR")
     log_file: Optional[str] = _option(None, "text log (default: train.log of the run)", metavar="FILE")
     save_frequency: int = _option(1, "epochs between two checkpoints")
+    save_every: int = _option(0, "optimizer steps between two checkpoints within an epoch (0: none)")
     keep: int = _option(3, "newest checkpoints to keep, beside the best one")
     eval_batch_size: int = _option(8, "clips of one evaluation step on one device")
+    max_bad_steps: int = _option(20, "stop after so many steps in a row whose gradient is infinite or no number")
+    log_samples: bool = _option(False, "write the videos of every step to samples.rank-N.jsonl, by their rows")
     eval_only: bool = _option(False, "evaluate the weights of --resume or --pretrained, train nothing")
+    describe: bool = _option(False, "print parameters and multiply-adds of the network that is named, or of all, stage "
+                             "by stage, then end")
     dry_run: bool = _option(False, "check the options, the weights and the data, then end")
     profile: bool = _option(False, "trace some steps and print where their time goes")
 
     def __post_init__(self) -> None:
         for name in ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size", "batch_size",
-                     "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size", "split"):
+                     "accumulate", "end_epoch", "epoch_div_factor", "save_frequency", "keep", "eval_batch_size",
+                     "split", "max_bad_steps"):
             _at_least(self, name, 1)
-        for name in ("max_steps", "shuffle_window", "world_size", "weight_decay", "bad_video_budget", "random_seed"):
+        for name in ("max_steps", "save_every", "shuffle_window", "world_size", "weight_decay", "bad_video_budget",
+                     "random_seed"):
             _at_least(self, name, 0)
         for name in ("workers", "local_rank"):
             _at_least(self, name, -1)
@@ -135,6 +160,8 @@ class TrainConfig:
                 raise OptionError("%s %s: takes one of %s" % (option_name(row.name), value, ", ".join(choices)))
         if not self.lr_base > 0:
             raise OptionError("--lr-base %s: must be above 0" % self.lr_base)
+        if not 0 < self.dist_timeout < 1e6:
+            raise OptionError("--dist-timeout %s: takes seconds, above 0 and below a million" % self.dist_timeout)
         if self.random_seed >= 2**32:
             raise OptionError("--random-seed %s: takes 0 to 4294967295" % self.random_seed)
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
@@ -143,12 +170,25 @@ class TrainConfig:
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)
+        _check_step(self)
         _check_mixing(self)
 
     @property
     def level(self) -> str:
         """The level in force: O0 without --amp."""
         return self.opt_level if self.amp else "O0"
+
+    @property
+    def reference_batch(self) -> int:
+        """The global batch that --lr-base is meant for: the recipe's, as its script starts it."""
+        recipe = self.recipe or ""
+        return int(RECIPES.get(recipe, {}).get("batch_size", TrainConfig.batch_size)) * PROCESSES.get(recipe, 1)
+
+    def rate(self, global_batch: int) -> float:
+        """The base rate for a global batch: --lr-base or, with --scale-lr, in proportion (Goyal et al. 2017, "Accurate,
+        Large Minibatch SGD", arXiv 1706.02677, section 2.1).
+        """
+        return self.lr_base * (global_batch / self.reference_batch if self.scale_lr else 1.0)
 
 
 def _check_precision(config: TrainConfig) -> None:
@@ -165,6 +205,16 @@ def _check_precision(config: TrainConfig) -> None:
     if config.amp_engine == "apex" and config.amp_dtype not in ("auto", "fp16"):
         raise OptionError("--amp-dtype %s contradicts --amp-engine apex, which computes in fp16: drop one of them"
                           % config.amp_dtype)
+
+
+def _check_step(config: TrainConfig) -> None:
+    if config.activation_checkpointing and config.execution == "compiled":
+        raise OptionError("--activation-checkpointing: --execution compiled decides itself what it keeps; take "
+                          "reference or folded, or drop one of them")
+    if not 0 <= config.clip_grad_norm < float("inf"):
+        raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % config.clip_grad_norm)
+    if not 0 <= config.ema_decay < 1:
+        raise OptionError("--ema-decay %s: takes 0 (no average) or more, below 1" % config.ema_decay)
 
 
 def _check_mixing(config: TrainConfig) -> None:

@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import platform
-from typing import Any, Iterable, Iterator, Optional
+from typing import Any, Dict, Iterable, Iterator, Mapping, Optional
 
 import torch
 
@@ -75,6 +75,21 @@ def seed_device(seed: int, device: torch.device) -> None:
     torch.manual_seed(seed)
     if device.type != "cpu":
         _module(device.type).manual_seed(seed)
+
+
+def random_state(device: torch.device) -> Dict[str, torch.Tensor]:
+    """The state of what seed_device seeds, by the kind of device."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu" and hasattr(_module(device.type), "get_rng_state"):
+        state[device.type] = _module(device.type).get_rng_state()
+    return state
+
+
+def set_random_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Puts back what random_state gave, as far as this device has it."""
+    torch.set_rng_state(state["cpu"])
+    if device.type != "cpu" and device.type in state:
+        _module(device.type).set_rng_state(state[device.type])
 
 
 def synchronize(device: torch.device) -> None:

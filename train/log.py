@@ -5,9 +5,11 @@ only warn.
 import json
 import logging
 import logging.handlers
+import math
+import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 try:
     from tqdm import tqdm
@@ -41,7 +43,7 @@ def log_to(path: Path) -> None:
     kept = [handler for handler in LOGGER.handlers if isinstance(handler, logging.handlers.MemoryHandler)]
     for memory in kept:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(str(path), encoding="utf-8")
+        file = _LogFile(str(path), encoding="utf-8")
         file.setFormatter(memory.formatter)
         memory.setTarget(file)
         memory.flush()
@@ -73,6 +75,14 @@ class _LineAboveBar(logging.Handler):
         sys.stdout.flush()
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk silences: the lines are on the terminal as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def progress(iterable: Iterable[Any], total: int, text: str, enabled: bool = True, done: int = 0) -> Iterator[Any]:
     """The iterable behind a progress bar, where standard error is a terminal and tqdm is installed."""
     if tqdm is None or not enabled or not sys.stderr.isatty():
@@ -80,15 +90,51 @@ def progress(iterable: Iterable[Any], total: int, text: str, enabled: bool = Tru
     return iter(tqdm(iterable, total=total, initial=done, desc=text, unit="step", leave=False, dynamic_ncols=True))
 
 
+class Lines:
+    """A file of lines of JSON that a killed run and its successor share; None is no file. What cannot be written is
+    said once, and does not stop the run.
+    """
+
+    def __init__(self, path: Optional[Path]) -> None:
+        self._path, self._file, self._fine = path, None, True
+        self.enabled = path is not None
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(str(path), "a+b")
+        if self._file.seek(0, os.SEEK_END):
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read() != b"\n":  # torn by a kill
+                self._file.write(b"\n")
+
+    def write(self, row: Dict[str, Any]) -> None:
+        """One line, at once. Numbers that are none become null."""
+        if self._file is None:
+            return
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        self._do(lambda file: (file.write(json.dumps(plain).encode("utf-8") + b"\n"), file.flush()))
+
+    def close(self) -> None:
+        """Writes what is still held back."""
+        self._do(lambda file: file.close())
+
+    def _do(self, action: Callable[[Any], Any]) -> None:
+        try:
+            if self._file is not None:
+                action(self._file)
+        except OSError as error:
+            if self._fine:
+                LOGGER.warning("%s: %s; the run goes on", self._path, error)
+            self._fine = False
+
+
 class Scalars:
     """Numbers of a run over its steps: TensorBoard's event files, and a line of JSON each in metrics.jsonl."""
 
     def __init__(self, folder: Path, enabled: bool) -> None:
-        self._lines = self._board = None
+        self._lines, self._board = Lines(folder / "metrics.jsonl" if enabled else None), None
         if not enabled:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lines = open(str(folder / "metrics.jsonl"), "a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -98,20 +144,22 @@ class Scalars:
 
     def write(self, kind: str, step: int, values: Dict[str, Any]) -> None:
         """A row `kind` ('train' or 'epoch') at a step; numbers go to TensorBoard too."""
-        if self._lines is None:
-            return
-        self._lines.write(json.dumps(dict({"kind": kind, "step": step}, **values)) + "\n")
-        self._lines.flush()
-        for name, value in values.items():
-            if self._board is not None and isinstance(value, (int, float)):
-                self._board.add_scalar("%s/%s" % (kind, name), value, step)
+        self._lines.write(dict({"kind": kind, "step": step}, **values))
+        numbers = {"%s/%s" % (kind, name): v for name, v in values.items() if isinstance(v, (int, float))}
+        self._to_board(lambda board: [board.add_scalar(name, number, step) for name, number in numbers.items()])
 
     def close(self) -> None:
         """Writes what is still held back."""
-        if self._lines is not None:
-            self._lines.close()
-        if self._board is not None:
-            self._board.close()
+        self._lines.close()
+        self._to_board(lambda board: board.close())
+
+    def _to_board(self, action: Callable[[Any], Any]) -> None:
+        try:
+            if self._board is not None:
+                action(self._board)
+        except OSError as error:
+            self._board = None
+            LOGGER.warning("TensorBoard's files: %s; they end here", error)
 
 
 def read_metrics(path: Path) -> Iterator[Dict[str, Any]]:

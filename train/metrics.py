@@ -3,7 +3,7 @@ added up, on any device and any number of processes.
 """
 
 import math
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -55,6 +55,14 @@ class ClassificationMetrics:
         units = torch.where(finite & readable, losses, torch.zeros_like(losses)).mul(UNITS).to(torch.int64)  # (N,)
         self._sums += torch.stack([units.sum(), (readable & ~finite).sum(), hits[:, :1].sum(), hits.sum(),
                                    readable.new_ones(readable.shape).sum(), (~readable).sum()])
+
+    def sums(self) -> Tensor:
+        """What was counted since the last reset: (6,) int64, to be added up over processes and given to `go_on`."""
+        return self._sums.clone()
+
+    def go_on(self, sums: Sequence[int]) -> None:
+        """Counts on from there."""
+        self._sums = torch.tensor(list(sums), dtype=torch.int64, device=self._device)
 
     def compute(self, reduce: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Scores:
         """The scores over all processes; `reduce` sums a tensor over them. Reads from the device."""

@@ -46,13 +46,18 @@ def parse_steps_list(text: str) -> Tuple[Union[int, str], ...]:
     return tuple(parse_steps(part) for part in text.strip("[]()").replace(" ", ",").split(",") if part)
 
 
+def parse_names(text: str) -> Tuple[str, ...]:
+    """Names with commas between, as options or as fields: lr-base,list."""
+    return tuple(name.lstrip("-").replace("-", "_") for name in text.replace(" ", ",").split(",") if name)
+
+
 def parse_loss_scale(text: str) -> Union[float, str]:
     """dynamic, or a number."""
     return "dynamic" if text.lower() == "dynamic" else float(text)
 
 
 _PARSERS = {"pretrained": parse_bool_or_path, "resume": parse_bool_or_path, "lr_steps": parse_steps_list,
-            "warmup_steps": parse_steps, "loss_scale": parse_loss_scale}
+            "warmup_steps": parse_steps, "allow_change": parse_names, "loss_scale": parse_loss_scale}
 
 
 def _choice(name: str) -> Callable[[str], str]:

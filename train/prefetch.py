@@ -6,6 +6,7 @@ from typing import Any, Iterable, Iterator, Optional
 import torch
 
 from train.device import copy_stream, on_stream, wait_for_stream
+from train.whereabouts import HERE
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -32,6 +33,7 @@ class Prefetcher:
         self.waited = 0.0
         while ahead is not None:
             wait_for_stream(self._stream, self._device, [v for v in ahead if isinstance(v, torch.Tensor)])
+            HERE.tick()
             yield ahead
             ahead = self._fetch(source)
 

@@ -5,11 +5,16 @@ from typing import Any, Iterable
 
 from train.device import synchronize, trace
 from train.log import LOGGER
-from train.loop import Trainer
+from train.loop import Trainer, by_step
 from train.prefetch import Prefetcher
 
 WARMUP_STEPS = 3
 TRACED_STEPS = 5
+
+
+def _step(trainer: Trainer, micro_batches: Iterable[Any], number: int) -> None:
+    for micro, batch in enumerate(micro_batches):
+        trainer.step(batch, number, micro)
 
 
 def profile_steps(trainer: Trainer, batches: Iterable[Any], folder: Path) -> Path:
@@ -19,16 +24,15 @@ def profile_steps(trainer: Trainer, batches: Iterable[Any], folder: Path) -> Pat
     device = trainer.precision.device
     folder.mkdir(parents=True, exist_ok=True)
     trainer.model.train()
-    source = iter(Prefetcher(batches, device))
-    steps = ((i + 1, batch) for i, batch in enumerate(source))
-    for number, batch in steps:
-        trainer.step(batch, number)
+    steps = enumerate(by_step(Prefetcher(batches, device), trainer.slots.accumulate), 1)
+    for number, micro_batches in steps:
+        _step(trainer, micro_batches, number)
         if number == WARMUP_STEPS:
             break
     synchronize(device)
     with trace(device) as profiler:
-        for number, batch in steps:
-            trainer.step(batch, number)
+        for number, micro_batches in steps:
+            _step(trainer, micro_batches, number)
             if number == WARMUP_STEPS + TRACED_STEPS:
                 break
         synchronize(device)

@@ -9,11 +9,12 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import torch
 
-from train.checkpoint import Checkpoints, save_tensors, write_atomically
+from train.checkpoint import Checkpoints
 from train.curves import draw_curves
-from train.log import LOGGER, Scalars
-from train.loop import Position
+from train.files import remove_leftovers, save_tensors, write_atomically
+from train.log import LOGGER, Lines, Scalars
 from train.metrics import Scores
+from train.run import Position
 from train.speed import Speed
 
 PNG_NAME = "curves.png"
@@ -29,55 +30,107 @@ class Best:
 
 
 class RunRecord:
-    """Takes the loop's reports. Every process calls it; only `writes` ones touch the disk."""
+    """Takes the loop's reports. Every process calls it; only `writes` ones touch the disk.
 
-    def __init__(self, folder: Path, task: str, checkpoints: Checkpoints, snapshot: Callable[[], Dict[str, Any]],
+    `snapshot` gives what a checkpoint holds beside weights and position; every process calls it, as it sums over them.
+    `failure` is the error of the newest checkpoint where it could not be written.
+    """
+
+    def __init__(self, folder: Path, task: str, checkpoints: Checkpoints, snapshot: Callable[..., Dict[str, Any]],
                  state_dict: Callable[[], Dict[str, torch.Tensor]], writes: bool) -> None:
         self.folder, self.task, self.writes, self.shows_progress = folder, task, writes, writes
         self.best = Best()
-        self.seconds_before = 0.0
+        self.failure: Optional[OSError] = None
         self._checkpoints, self._snapshot, self._state_dict = checkpoints, snapshot, state_dict
-        self._scalars = Scalars(folder, False)
+        self._scalars, self._samples = Scalars(folder, False), Lines(None)
         self._drawing = True
 
-    def open(self) -> None:
-        """Starts the files; nothing is written to the folder before."""
+    def open(self, samples: Optional[str] = None) -> None:
+        """Starts the files, `samples` among them, where the rows of every step are to be written; nothing is written to
+        the folder before. What a killed process left half written is removed.
+        """
+        if self.writes:
+            remove_leftovers(self.folder)
+            self._checkpoints.clean()
         self._scalars = Scalars(self.folder, self.writes)
+        self._samples = Lines(self.folder / samples if samples else None)
 
-    def interval(self, position: Position, scores: Scores, rate: float, speed: Speed) -> None:
-        """A line every so many steps."""
-        LOGGER.info("epoch %d step %d  loss %.4f  top-1 %.1f %%  lr %.2e  %.2f clips/s  waiting for data %.0f %%",
+    def samples(self, step: int, rows: List[torch.Tensor]) -> None:
+        """This process's clips of a step, by their rows."""
+        if self._samples.enabled:
+            self._samples.write({"step": step, "rows": torch.cat(rows).tolist()})
+
+    def interval(self, position: Position, scores: Scores, rate: float, speed: Speed,
+                 gradient_norm: Optional[float] = None, skipped: int = 0) -> None:
+        """A line every so many steps; `gradient_norm` where it is known, and how many steps were left out so far."""
+        more: Dict[str, float] = {} if gradient_norm is None else {"gradient_norm": gradient_norm}
+        text = "" if gradient_norm is None else "  gradient norm %.3g" % gradient_norm
+        if skipped:
+            more["skipped"], text = skipped, text + "  %d steps left out so far" % skipped
+        LOGGER.info("epoch %d step %d  loss %.4f  top-1 %.1f %%  lr %.2e  %.2f clips/s  waiting for data %.0f %%%s",
                     position.epoch + 1, position.step, scores.loss, 100 * scores.top1, rate, speed.clips_per_second,
-                    100 * speed.data_wait_share)
+                    100 * speed.data_wait_share, text)
         self._scalars.write("train", position.step, {
             "epoch": position.epoch + 1, "loss": scores.loss, "top1": scores.top1, "lr": rate,
-            "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share})
+            "fps": speed.clips_per_second, "data_wait_share": speed.data_wait_share, **more})
 
-    def epoch(self, position: Position, scores: Scores, speed: Speed, save: bool) -> None:
-        """An epoch (or the run) has ended: its scores, the picture, the checkpoint."""
+    def epoch(self, position: Position, scores: Scores, speed: Speed, own: Optional[torch.Tensor], save: bool,
+              of_last_step: Optional[Scores] = None) -> None:
+        """An epoch (or the run) has ended: its scores, the picture, the checkpoint. `own`: as for save; `of_last_step`
+        is given where `scores` are those of averaged weights.
+        """
         best = scores.top1 > self.best.accuracy
         if best:
             self.best = Best(scores.top1, position.epoch)
         LOGGER.info("epoch %d: %s%s", position.epoch, describe_scores(scores), "  (best so far)" if best else "")
+        more: Dict[str, Any] = {}
+        if of_last_step is not None:
+            LOGGER.info("  so the averaged weights; those of the last step: %s", describe_scores(of_last_step))
+            more = {"last_step_val_loss": of_last_step.loss, "last_step_val_top1": of_last_step.top1}
         self._scalars.write("epoch", position.step, {
             "epoch": position.epoch, "val_loss": scores.loss, "val_top1": scores.top1, "val_top5": scores.top5,
-            "unreadable": scores.unreadable, "fps": speed.clips_per_second})
-        if not self.writes:
-            return
-        if self._drawing:
-            self._drawing = draw_curves(self.folder / "metrics.jsonl", self.folder / PNG_NAME, self.task)
+            "unreadable": scores.unreadable, "fps": speed.clips_per_second, **more})
+        if self.writes and self._drawing:
+            self._drawing = self._draw()
         if save or best:
-            content = dict(self._snapshot(), epoch=position.epoch, position=vars(position).copy(),
-                           best=vars(self.best).copy())
-            path = self._checkpoints.save(content, self._state_dict())
-            LOGGER.info("saved %s", path)
+            self.save(position, True, own)
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """model.pth, result.json and the table line."""
+    def save(self, position: Position, evaluated: bool, own: Optional[torch.Tensor] = None) -> Optional[Path]:
+        """Writes a checkpoint; the path, or None where it could not be written, or not by this process.
+
+        `own`: the BatchNorm statistics that training goes on with, where they are not the network's now.
+        """
+        content = dict(self._snapshot(position, evaluated, own), best=vars(self.best).copy())
+        if not self.writes:
+            return None
+        try:
+            path = self._checkpoints.save(content, self._state_dict())
+        except OSError as error:
+            self.failure = error
+            LOGGER.warning("not saved, older checkpoints are untouched: %s", error)
+            return None
+        self.failure = None
+        LOGGER.info("saved %s", path)
+        return path
+
+    def _draw(self) -> bool:
+        try:
+            return draw_curves(self.folder / "metrics.jsonl", self.folder / PNG_NAME, self.task)
+        except OSError as error:
+            LOGGER.warning("the curves' picture cannot be written: %s", error)
+            return True
+
+    def finish(self, result: Mapping[str, Any], weights: Optional[Mapping[str, torch.Tensor]] = None) -> None:
+        """model.pth (`weights`, or the network's), result.json and the table line. OSError where they, or the last
+        checkpoint, cannot be written.
+        """
         if self.writes:
-            save_tensors({k: v.cpu() for k, v in self._state_dict().items()}, self.folder / "model.pth")
+            weights = self._state_dict() if weights is None else weights
+            save_tensors({k: v.cpu() for k, v in weights.items()}, self.folder / "model.pth")
             self.write_result(result)
             LOGGER.info("weights: %s", self.folder / "model.pth")
+        if self.failure:
+            raise self.failure
 
     def write_result(self, result: Mapping[str, Any], name: str = "result.json") -> None:
         """result.json and the table line, on rank 0."""
@@ -91,6 +144,7 @@ class RunRecord:
     def close(self) -> None:
         """Closes the files."""
         self._scalars.close()
+        self._samples.close()
 
 
 def describe_scores(scores: Scores) -> str:

@@ -95,11 +95,13 @@ class StandIn(types.ModuleType):
                     self.pairs.append((parameter, group["params"][i]))
 
     @contextlib.contextmanager
-    def scale_loss(self, loss, optimizer):
+    def scale_loss(self, loss, optimizer, delay_unscale=False):
         if not self.masters and not self.dynamic and self.scale == 1.0:
             yield loss.float()
             return
         yield loss.float() * self.scale
+        if delay_unscale:
+            return
         for parameter, master in self.pairs or ():
             master.grad = parameter.grad.float()
         gradients = [p.grad for p in self.master_params(optimizer)]

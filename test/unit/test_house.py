@@ -85,3 +85,41 @@ def test_no_device_is_called_by_its_name_outside_the_seams(path):
 
 def test_a_planted_call_of_a_device_is_found():
     assert _device_names("import torch\ntorch.cuda.synchronize()\nx.cuda()\ny = torch.npu.Stream()") == [2, 3, 4]
+
+
+COLLECTIVES = {"all_reduce_sum", "average_buffers", "barrier", "wrap", "evaluate", "refine_batchnorm", "gather_rows",
+               "gather_texts", "reestimate_statistics", "synchronize_norms", "all_reduce", "fit", "agreed", "table"}
+
+
+def _is_of_one_rank(test):
+    return any(isinstance(node, ast.Attribute) and node.attr in ("rank", "writes") or isinstance(node, ast.Name)
+               and node.id in ("rank", "writes") for node in ast.walk(test))
+
+
+def _collectives_of_one_rank(source):
+    """Lines on which a call that all processes must make stands where only some come: in a branch on the rank, or
+    behind one that returns.
+    """
+    found = set()
+    for block in (getattr(node, name) for node in ast.walk(ast.parse(source)) for name in ("body", "orelse")
+                  if isinstance(getattr(node, name, None), list)):
+        for place, statement in enumerate(block):
+            if not (isinstance(statement, ast.If) and _is_of_one_rank(statement.test)):
+                continue
+            leaves = isinstance(statement.body[-1], (ast.Return, ast.Continue, ast.Break))
+            parts = statement.body + statement.orelse + (block[place + 1:] if leaves else [])
+            for node in (node for part in parts for node in ast.walk(part) if isinstance(node, ast.Call)):
+                if getattr(node.func, "attr", getattr(node.func, "id", "")) in COLLECTIVES:
+                    found.add(node.lineno)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_process_waits_for_others_where_only_some_come(path):
+    assert _collectives_of_one_rank(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_planted_collective_of_one_rank_is_found():
+    assert _collectives_of_one_rank("if ranks.rank == 0:\n    x()\n    barrier(d)\nbarrier(d)") == [3]
+    behind = "def f(self):\n    if not self.writes:\n        return\n    self.run.evaluate()"
+    assert _collectives_of_one_rank(behind) == [4]

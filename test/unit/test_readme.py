@@ -62,7 +62,7 @@ def test_the_chinese_page_has_the_same_commands_and_rows():
 
 def test_links_lead_somewhere():
     pages = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"]
-    for page in pages + ["docs/PARITY.md", "docs/ARCHITECTURE.md", "docs/NPU.md"]:
+    for page in pages + ["docs/PARITY.md", "docs/ARCHITECTURE.md", "docs/MULTI_NODE.md", "docs/NPU.md"]:
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):

@@ -74,7 +74,7 @@ def test_the_weights_have_the_names_of_the_public_checkpoints(two_epochs):
 
 
 def test_a_checkpoint_holds_the_whole_run(two_epochs):
-    files = sorted(p.name for p in (two_epochs / "checkpoints").iterdir())
+    files = sorted(p.name for p in (two_epochs / "checkpoints").glob("*.pth"))
     assert files == ["t_ep-0001.pth", "t_ep-0002.pth"]
     content = torch.load(str(two_epochs / "checkpoints" / files[1]))
     assert content["schema"] == 1 and content["epoch"] == 2

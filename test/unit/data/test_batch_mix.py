@@ -29,8 +29,8 @@ def clips(num=4, size=(3, 2, 24, 32), dtype=torch.float32):
     return torch.randn((num,) + size, generator=torch.Generator().manual_seed(3)).to(dtype)
 
 
-def mixed(options, clip, label, step=1, seed=7, rank=0, num_classes=5):
-    return BatchMix(MixOptions(**options), num_classes, seed, rank)(clip.clone(), label, step)
+def mixed(options, clip, label, step=1, seed=7, slot=0, num_classes=5):
+    return BatchMix(MixOptions(**options), num_classes, seed)(clip.clone(), label, step, slot)
 
 
 def step_with(wanted, options):
@@ -176,11 +176,11 @@ def test_draws_follow_from_seed_and_step():
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_with_even_batches_mix_as_one_process_does(world):
+def test_slots_with_even_batches_mix_as_the_whole_global_batch_does(world):
     clip, label = clips(8), torch.arange(8) % 5
     for step in range(1, 9):
         whole = mixed(ALL, clip, label, step)
-        parts = [mixed(ALL, part, part_label, step, rank=rank) for rank, (part, part_label) in
+        parts = [mixed(ALL, part, part_label, step, slot=slot) for slot, (part, part_label) in
                  enumerate(zip(clip.chunk(world), label.chunk(world)))]
         assert torch.equal(torch.cat([part for part, _ in parts]), whole[0])
         assert torch.equal(torch.cat([target for _, target in parts]), whole[1])

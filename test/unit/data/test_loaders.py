@@ -8,7 +8,7 @@ import torch
 from film_numbers import FILMS, FRAMES
 
 from data.clip_dataset import ClipBatch, ClipDataset
-from data.loaders import PRECISE_BN_EPOCHS, TrainSampler, eval_indices, eval_loader, train_loader
+from data.loaders import PRECISE_BN_EPOCHS, TrainSampler, eval_indices, eval_loader, train_loader, why_readers_died
 from data.transforms import EvalTransform, TrainAugmentation
 from data.video_list import VideoList
 from tools.benchmark_soak import resources
@@ -54,6 +54,22 @@ def test_ranks_share_an_epoch(world, num):
     assert all(epoch == 0 for epoch, _ in flat)
     assert len(flat) == len(set(flat)) == 12 * steps and {sample for _, sample in flat} <= set(range(num))
     assert flat == samples_of(TrainSampler(num, 12, 0, 1, 7))  # each step holds the same clips on any number of ranks
+
+
+@pytest.mark.parametrize("world, accumulate", [(1, 4), (2, 2)])
+def test_micro_batches_hold_what_as_many_ranks_would(world, accumulate):
+    def sampler(rank, world, accumulate):
+        sampler = TrainSampler(101, 3, rank, world, 7, accumulate=accumulate)
+        sampler.set_position(1, 24, 5)
+        assert (sampler.global_batch, sampler.steps_per_epoch, len(sampler)) == (12, 8, 5 * accumulate)
+        return list(sampler)
+
+    ranks = [sampler(rank, 4, 1) for rank in range(4)]
+    micro = [sampler(rank, world, accumulate) for rank in range(world)]
+    for rank in range(world):
+        for number, batch in enumerate(micro[rank]):
+            step, place = divmod(number, accumulate)
+            assert batch == ranks[place * world + rank][step]
 
 
 def test_what_is_dropped_differs_between_epochs():
@@ -117,6 +133,8 @@ def test_a_short_epoch():
 def test_an_epoch_without_a_step_is_refused():
     with pytest.raises(ValueError, match="takes 32 samples .--batch-size 16 on 2 processes., an epoch has 31"):
         TrainSampler(31, 16, 0, 2, 0)
+    with pytest.raises(ValueError, match="on 2 processes, 2 times.*lower --batch-size or --accumulate"):
+        TrainSampler(31, 8, 0, 2, 0, accumulate=2)
     with pytest.raises(ValueError, match="--batch-size must be at least 1, not 0"):
         TrainSampler(31, 0, 0, 2, 0)
     with pytest.raises(ValueError, match="--eval-batch-size must be at least 1, not 0"):
@@ -232,3 +250,17 @@ def test_pinned_batches_keep_their_type():
         batch = next(iter(train_loader(training(12), TrainSampler(12, 4, 0, 1, 5), workers, True)))
         assert isinstance(batch, ClipBatch) and batch.augmented is True and not batch.failures
         assert all(field.is_pinned() for field in batch if torch.is_tensor(field))
+
+
+def test_a_reader_that_died_is_named_with_what_to_do():
+    killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \nmore")
+    assert "(pid 7) is killed" in why_readers_died(killed) and "--workers" in why_readers_died(killed)
+    assert why_readers_died(RuntimeError("shapes differ")) == why_readers_died(OSError("DataLoader worker")) == ""
+
+
+def test_no_room_in_shared_memory_is_named(monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", refuse)
+    with pytest.raises(OSError, match=r"No space left on device.*/dev/shm.*--workers 0"):
+        iter(eval_loader(evaluation(), 0, 1, 4, 0, False))

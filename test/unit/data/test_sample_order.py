@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from data.loaders import PRECISE_BN_EPOCHS, TrainSampler
-from data.randomness import epoch_order
+from data.randomness import epoch_order, random_state
 from data.sample_order import SampleOrder, Stretches
 
 SHARDS = (30, 1, 25, 45)
@@ -75,3 +75,15 @@ def test_a_resume_gives_exactly_the_tail(done):
 def test_videos_in_files_of_their_own_have_no_such_order():
     with pytest.raises(ValueError, match="--shuffle-window 5: only a packed store"):
         SampleOrder(0, 10, None, 5)
+
+
+def test_the_order_is_numpys_permutation_in_half_its_room():
+    order = epoch_order(3, 4, 1001)
+    assert order.dtype == np.int32 and np.array_equal(order, random_state(3, 4, 0, "order").permutation(1001))
+
+
+@pytest.mark.parametrize("window, at_once", [(8, 5), (8, 24), (3, 50), (200, 50)])
+def test_mixing_by_blocks_gives_the_same(monkeypatch, window, at_once):
+    whole = ordered(window=window)(1)
+    monkeypatch.setattr("data.sample_order.ROWS_AT_ONCE", at_once)
+    assert np.array_equal(ordered(window=window)(1), whole) and whole.dtype == np.int32

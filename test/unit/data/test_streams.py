@@ -17,9 +17,10 @@ GEOMETRY = ClipGeometry(4, 5, 3, 16, (16, 24), 20)
 NAMES = sorted(FRAMES)
 
 
-def streams(rank=0, world=1, workers=0, **options):
+def streams(rank=0, world=1, workers=0, accumulate=1, **options):
     videos = VideoList(str(FILMS), [NAMES[row % 6] for row in range(11)], range(11))
-    return ClipStreams(videos, videos, GEOMETRY, Share(rank, world, 4 // world, 3, workers, False), 5, **options)
+    share = Share(rank, world, 4 // world // accumulate, 3, workers, False, accumulate)
+    return ClipStreams(videos, videos, GEOMETRY, share, 5, **options)
 
 
 def test_training_goes_on_at_a_position_and_statistics_have_draws_of_their_own():
@@ -31,6 +32,14 @@ def test_training_goes_on_at_a_position_and_statistics_have_draws_of_their_own()
     statistics = list(run.statistics(0, 2))
     assert len(statistics) == 2 and not torch.equal(whole[0].index, statistics[0].index)
     assert whole[0].augmented and statistics[0].augmented
+
+
+def test_a_step_takes_several_batches():
+    run, whole = streams(accumulate=2), list(streams().training(0, 4, 1))
+    assert (run.steps_per_epoch, run.global_batch) == (2, 4)
+    parts = list(run.training(0, 4, 1))
+    assert len(parts) == 2 and torch.equal(torch.cat([part.clip for part in parts]), whole[0].clip)
+    assert len(list(run.statistics(0, 2))) == 4
 
 
 def test_evaluation_is_each_video_once_over_the_ranks():

@@ -94,3 +94,24 @@ def test_facts_are_packed():
     for row in range(100000):
         videos.learn(row, VideoFacts(250, 1 << 20, 1 << 60, (24, 100)))
     assert len(pickle.dumps(videos, protocol=4)) - bare < 100000 * (32 + 2 * 4) + 1000
+
+
+def test_a_long_list_rests_in_a_file_and_says_the_same(monkeypatch):
+    paths = ["c/v%d.avi" % row for row in range(50)]
+    videos = VideoList("/d", paths, list(range(50)), frame_counts=[7] * 50)
+    videos.learn(3, VideoFacts(9, 8, 7, (1, 2)))
+    videos.learn(4, VideoFacts(1 << 30, 1 << 62, -5, ()))
+    videos.rest()
+    assert videos.labels.flags.writeable  # it is short
+    monkeypatch.setattr("data.video_list.RESTING_BYTES", 1)
+    videos.rest()
+    for again in (videos, pickle.loads(pickle.dumps(videos))):
+        assert [again.relative(row) for row in range(50)] == paths and again.labels.tolist() == list(range(50))
+        assert again.facts(3) == (9, 8, 7, (1, 2)) and again.facts(4) == (1 << 30, 1 << 62, -5, ())
+        assert again.facts(5) is None and again.num_frames(49) == 7 and again.num_known == 2
+    assert not videos.labels.flags.writeable
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    other = VideoList("/d", paths, list(range(50)))
+    other.rest()  # no room: it stays
+    assert other.relative(49) == "c/v49.avi"

@@ -1,14 +1,16 @@
 """200,000 rows: what stays in memory is a few arrays. For the figures of a million: test/scale.py."""
 import gc
 import pickle
+import tracemalloc
 
 import cv2
+import numpy as np
 import pytest
 
 from data.clip_dataset import ClipDataset
-from data.loaders import eval_loader
+from data.loaders import TrainSampler, eval_loader
 from data.transforms import EvalTransform
-from data.video_list import VideoFacts
+from data.video_list import VideoFacts, VideoList
 from dataset.index import Record, index_path, line_of
 from dataset.lists import read_list
 from dataset.specs import find_dataset, load_videos
@@ -69,3 +71,40 @@ def test_a_wrong_line_far_down_is_named(tmp_path):
     path.write_text("a/b.avi 0\n" * 50000 + "a/../../b.avi 0\n")
     with pytest.raises(ValueError, match="list.txt:50001: path 'a/../../b.avi' leaves the data root"):
         read_list(str(path), "videos", 1)
+
+
+def peak_of(work):
+    """(what work() gives, most bytes that it held at once, those that stay)"""
+    tracemalloc.start()
+    result = work()
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return result, peak, held
+
+
+def test_the_sampler_of_ten_million_rows_and_its_position_are_small():
+    rows = 10 ** 7
+
+    def resumed():
+        sampler = TrainSampler(rows, 16, 3, 8, 1)
+        sampler.set_position(2, rows // 2 // 128 * 128)
+        return sampler, next(iter(sampler))
+
+    (sampler, ids), peak, held = peak_of(resumed)
+    assert peak < 45e6 and held < 1e5 and len(pickle.dumps(sampler)) < 1000  # 40 MB of them are the epoch's order
+    assert len(ids) == 16 and len(sampler) == (rows - sampler.position.start_sample) // 128
+
+
+def test_a_long_list_weighs_nothing_once_it_rests(monkeypatch):
+    paths = ["class_%03d/video_%08d.avi" % (row % 400, row) for row in range(ROWS)]
+    monkeypatch.setattr("data.video_list.RESTING_BYTES", ROWS * 60)  # of these 70 bytes a row
+
+    def listed():
+        videos = VideoList("/data", paths, np.zeros(ROWS))
+        videos.learn(ROWS - 1, VideoFacts(250, 1, 1, (24,)))
+        videos.rest()
+        return videos
+
+    videos, _, held = peak_of(listed)
+    assert held < 1e5  # for ten million the same; with the order, and 40 MB of frame counts, a rank stays below 100 MB
+    assert videos.relative(ROWS - 1) == paths[-1] and videos.facts(ROWS - 1).key_frames == (24,)

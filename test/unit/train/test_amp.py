@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from features import HALF_ON_CPU
 from torch import nn
 
 from dataset import motion10
@@ -361,3 +362,17 @@ def _curve(level, dtype):
         assert precision.step(optimizer)
         losses.append(loss.item())
     return [sum(losses[i:i + 10]) / 10 for i in range(0, 30, 10)]
+
+
+@pytest.mark.parametrize("wrong", [None, float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("dtypes", [(torch.float32,), (torch.float64,), (BF16, torch.float32), (torch.float16,)])
+def test_one_number_that_is_none_is_found_and_nothing_is_changed(dtypes, wrong):
+    if not HALF_ON_CPU and dtypes[0] in (BF16, torch.float16):
+        pytest.skip("no half precision on the CPU in this PyTorch")
+    tensors = [torch.linspace(-3, 60000, 40, dtype=torch.float64).to(dtype).view(8, 5) for dtype in dtypes * 2]
+    if wrong is not None:
+        tensors[-1][7, 4] = wrong
+    before = [t.clone() for t in tensors]
+    assert amp.all_finite(tensors) is (wrong is None)
+    assert all(torch.equal(t[:7], was[:7]) for t, was in zip(tensors, before))
+    assert wrong is not None or torch.equal(tensors[-1], before[-1])

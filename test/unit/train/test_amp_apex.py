@@ -85,6 +85,32 @@ def test_an_overflow_changes_nothing_and_is_counted(monkeypatch, level, loss_sca
     assert not torch.equal(precision.state_dict_of(net)["0.weight"], before["0.weight"])
 
 
+@pytest.mark.parametrize("loss_scale", ["dynamic", 128.0])
+def test_micro_batches_add_up_and_one_that_overflows_leaves_out_the_step(monkeypatch, loss_scale):
+    _, precision = _apex(monkeypatch, "O2", loss_scale)
+    native = Precision("O2", BF16, CPU, loss_scale)
+    found = []
+    for engine in (precision, native):
+        net, optimizer = train(engine, steps=0)
+        assert micro_steps(engine, net, optimizer, (1.0, 1.0))
+        found.append({name: value.clone() for name, value in engine.state_dict_of(net).items()})
+        assert not micro_steps(engine, net, optimizer, (float("inf"), 1.0))
+        assert engine.scaler.skipped == 1
+        assert all(torch.equal(engine.state_dict_of(net)[name], value) for name, value in found[-1].items())
+    assert all(torch.equal(found[0][name], value) for name, value in found[1].items())
+
+
+def micro_steps(precision, net, optimizer, factors):
+    precision.begin()
+    for i, factor in enumerate(factors):
+        clip, labels = one_batch(i)
+        with precision.cast():
+            logits = net(clip.to(precision.input_dtype) * factor)
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels) / len(factors)
+        precision.backward(loss, last=i + 1 == len(factors))
+    return precision.step(optimizer)
+
+
 def test_the_scalers_state_passes_between_the_engines(monkeypatch):
     amp, precision = _apex(monkeypatch, "O2")
     net, optimizer = train(precision, steps=2)

@@ -1,4 +1,4 @@
-"""One step: by default the plain recipe to the bit; a mix where one is handed in, and only there."""
+"""One step: by default the plain recipe to the bit; a mix where one is handed in, and only there; micro-batches."""
 
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from data.batch_mix import BatchMix, MixOptions
 from train.amp import Precision
-from train.loop import Run, Trainer, dropout_seed
+from train.loop import Slots, Trainer, by_step, dropout_seed
 from train.optim import build_sgd, parameter_groups
+from train.run import Run
 from train.schedule import LearningRate
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def _batches():
 def _trainer(*mix):
     net, precision = _net(), Precision("O0", torch.float32, CPU)
     optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-2, False), 0.1)
-    return Trainer(net, optimizer, LearningRate(0.1, 2), precision, lambda batch: batch.clip.clone(), 1, 0, *mix)
+    return Trainer(net, optimizer, LearningRate(0.1, 2), precision, lambda batch: batch.clip.clone(), 1, Slots(), *mix)
 
 
 def _losses(trainer):
@@ -84,7 +85,7 @@ def test_each_option_changes_the_training_and_repeats(option):
 
 def test_the_loss_is_that_of_the_shares_and_hits_name_the_largest():
     shares = torch.tensor([[0.1, 0.9, 0, 0, 0], [0.6, 0, 0.4, 0, 0], [0, 0, 0, 0, 1.0], [0, 0, 0, 0.7, 0.3]])
-    trainer = _trainer(lambda clip, label, number: (clip, shares))
+    trainer = _trainer(lambda clip, label, number, slot: (clip, shares))
     net, batch = _net(), _batches()[0]
     torch.manual_seed(dropout_seed(1, 1, 0))
     log_p = functional.log_softmax(net(batch.clip).double(), 1)
@@ -95,14 +96,62 @@ def test_the_loss_is_that_of_the_shares_and_hits_name_the_largest():
 
 
 def test_precise_bn_and_evaluation_do_not_mix():
-    def refuse(clip, label, number):
+    def refuse(clip, label, number, slot):
         raise AssertionError("mixed")
 
     trainer = _trainer(refuse)
     trainer.refine_batchnorm(_batches(), lambda failures: None)
     assert trainer.module[1].running_mean.abs().sum() > 0
-    data = SimpleNamespace(evaluation=_batches, evaluation_steps=STEPS)
-    run = Run(trainer, None, data, SimpleNamespace(shows_progress=False), None, lambda failures: None)
+    data = SimpleNamespace(evaluation=_batches, evaluation_steps=STEPS, common_evaluation_steps=STEPS)
+    stop = SimpleNamespace(watch=lambda batches, steps: batches)
+    run = Run(trainer, None, data, SimpleNamespace(shows_progress=False), None, lambda failures: None, stop, None)
     assert run.evaluate().total == 4 * STEPS
     with pytest.raises(AssertionError, match="mixed"):
         trainer.step(_batches()[0], 1)
+
+
+def _exact_weights(slots, size):
+    """Weights in double precision after some steps of 4 clips, `size` at a time, with BatchNorm's own statistics."""
+    net = _net().double()
+    net[1].eval()
+    net[4].p = 0.0
+    precision = Precision("O0", torch.float32, CPU)
+    optimizer = build_sgd(parameter_groups(precision.prepare(net), 1e-2, False), 0.1)
+    trainer = Trainer(net, optimizer, LearningRate(0.1, 2), precision, lambda batch: batch.clip.double(), 1, slots)
+    for number, whole in enumerate(_batches(), 1):
+        for micro in range(slots.accumulate):
+            part = slice(micro * size, (micro + 1) * size)
+            assert trainer.step(_Batch(whole.clip[part], whole.label[part]), number, micro)
+    return trainer
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_step_as_the_large_batch_does(accumulate):
+    whole, parts = _exact_weights(Slots(), 4), _exact_weights(Slots(0, 1, accumulate), 4 // accumulate)
+    start = _net().double().state_dict()
+    for name, value in whole.module.state_dict().items():
+        found = parts.module.state_dict()[name]
+        assert (found - value).abs().max() <= 1e-10 * value.abs().max(), name
+        assert value.dim() < 2 or not torch.equal(value, start[name])
+    assert parts.metrics.compute() == whole.metrics.compute()
+
+
+def test_micro_batches_have_dropout_and_boxes_of_their_own_and_nothing_else_changes_between_them():
+    seen = []
+    trainer = _trainer(lambda clip, label, number, slot: seen.append((number, slot)) or (clip, label))
+    trainer.slots = Slots(1, 3, 2)
+    trainer.module[4].register_forward_hook(lambda module, inputs, output: seen.append((output == 0).flatten()))
+    before = trainer.module[5].weight.clone()
+    trainer.step(_batches()[0], 7, 0)
+    assert torch.equal(trainer.module[5].weight, before)
+    trainer.step(_batches()[0], 7, 1)
+    assert [seen[0], seen[2]] == [(7, 1), (7, 4)] and not torch.equal(seen[1], seen[3])
+    assert not torch.equal(trainer.module[5].weight, before)
+
+
+def test_the_batches_of_a_step_are_taken_one_by_one():
+    taken = []
+    steps = by_step((taken.append(i) or i for i in range(4)), 2)
+    first = next(steps)
+    assert taken == [0] and next(first) == 0 and taken == [0] and next(first) == 1 and taken == [0, 1]
+    assert list(first) == [] and [list(step) for step in steps] == [[2, 3]]

@@ -9,13 +9,14 @@ from train.options import build_parser, parse_options
 
 # Scripts rely on these names. Extend the list with a new option; never take one away.
 FROZEN = """
---amp --amp-dtype --amp-engine --backend --bad-video-budget --batch-size --clip-length --crop-size --cutmix
---data-root --dataset --deterministic --device --dist-url --distributed --dry-run --end-epoch --epoch-div-factor
---eval-batch-size --eval-only --execution --fine-tune --keep --label-smoothing --local-rank --log-file --loss-scale
---lr-base --lr-factor --lr-steps --max-steps --mixup --model-dir --network --opt-level --precise-bn --pretrained
---profile --random-erasing --random-seed --recipe --resume --save-frequency --shuffle-window --source --split
---strict --task-name --train-frame-interval --val-frame-interval --warmup-steps --weight-decay --workers
---world-size
+--accumulate --activation-checkpointing --allow-change --amp --amp-dtype --amp-engine --backend --bad-video-budget
+--batch-size --clip-grad-norm --clip-length --crop-size --cutmix --data-root --dataset --describe --deterministic
+--device --dist-timeout --dist-url --distributed --dry-run --ema-decay --end-epoch --epoch-div-factor
+--eval-batch-size --eval-only --execution --fine-tune --keep --label-smoothing --local-rank --log-file --log-samples
+--loss-scale --lr-base --lr-factor --lr-steps --max-bad-steps --max-steps --mixup --model-dir --network --opt-level
+--precise-bn --pretrained --profile --random-erasing --random-seed --recipe --resume --save-every --save-frequency
+--scale-lr --shuffle-window --source --split --strict --sync-bn --task-name --train-frame-interval
+--val-frame-interval --warmup-steps --weight-decay --workers --world-size
 """.split()
 
 
@@ -38,7 +39,8 @@ def test_the_list_of_options_is_frozen():
      (["--lr-steps", "[10800000, 15600000]"], {"lr_steps": (10800000, 15600000)}),
      (["--warmup-steps", "5%"], {"warmup_steps": "5%"}), (["--loss-scale", "dynamic"], {"loss_scale": "dynamic"}),
      (["--loss-scale", "128"], {"loss_scale": 128.0}), (["--opt-level", "o2"], {"opt_level": "O2"}),
-     (["--device", "CPU"], {"device": "cpu"})],
+     (["--device", "CPU"], {"device": "cpu"}), (["--resume", "auto"], {"resume": "auto"}),
+     (["--allow-change", "lr-base, train_list"], {"allow_change": ("lr_base", "train_list")})],
 )
 def test_options_mean_what_they_say(argv, expected):
     assert parse_options(argv) == (expected, [])

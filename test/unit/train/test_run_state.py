@@ -1,0 +1,172 @@
+"""What a resumed run takes over, what it must meet again, and what happens when a checkpoint cannot be written."""
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import toy_run
+
+from train.checkpoint import CheckpointError, Checkpoints, Saved, load_checkpoint
+from train.config import TrainConfig
+from train.run_state import keep_global_batch
+from train.stopping import SIGNALS, Stopped, StopRequest
+
+SHORT = {"end_epoch": 1, "precise_bn": False, "log_samples": False}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A run of one epoch, six steps, saved every two."""
+    folder = tmp_path_factory.mktemp("short")
+    toy_run.run(folder, **SHORT)
+    return folder
+
+
+def test_a_checkpoint_within_an_epoch_holds_everything(short):
+    content = torch.load(str(short / "checkpoints" / "t_step-00000004.pth"))
+    wanted = ("schema sealed epoch state_dict optimizer scaler position evaluated metrics random bad_steps "
+              "global_batch schedule best class_names train_list test_list config versions seconds")
+    assert set(wanted.split()) <= set(content) and "buffers" not in content
+    assert content["position"] == {"epoch": 0, "samples": 16, "step": 4} and content["evaluated"] is False
+    assert content["metrics"][4] == 16 and set(content["versions"]) == {"torch", "python"}
+    assert content["schedule"] == {"base": 0.05, "warmup_steps": 4, "boundaries": [], "factor": 0.1}
+
+
+def test_a_run_that_ends_within_an_epoch_keeps_what_training_goes_on_with(short, tmp_path):
+    job = toy_run.run(tmp_path, **dict(SHORT, precise_bn=True), last_step=3)
+    content = torch.load(str(tmp_path / "checkpoints" / "t_ep-0000.pth"))
+    assert content["evaluated"] and content["buffers"].shape == (1, 8)
+    now = torch.cat([content["state_dict"]["module.1." + name] for name in ("running_mean", "running_var")])
+    assert not torch.allclose(content["buffers"][0], now)
+    resumed = toy_run.ToyJob(tmp_path, dataclasses.replace(toy_run.CONFIG, resume=True, **{
+        name: value for name, value in SHORT.items() if name != "log_samples"}, allow_change=("precise_bn",)))
+    assert torch.equal(resumed.trainer.module[1].running_var, job.trainer.module[1].running_var)
+    resumed.state.train_on(resumed.saved)
+    assert torch.equal(resumed.trainer.module[1].running_mean, content["buffers"][0, :4])
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(short, tmp_path):
+    content = torch.load(str(short / "checkpoints" / "t_step-00000004.pth"))
+    for name in ("sealed", "evaluated", "metrics", "random", "bad_steps", "train_list", "test_list"):
+        del content[name]
+    for name in ("clip_grad_norm", "accumulate", "save_every"):
+        del content["config"][name]
+    torch.save(content, str(tmp_path / "old.pth"))
+    folder = tmp_path / "run"
+    toy_run.run(folder, resume=str(tmp_path / "old.pth"), **SHORT)
+    assert toy_run.same(folder / "model.pth", short / "model.pth")
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"lists": ("c", "b")}, "train_list was aaaaaaaaaaaa, is cccccccccccc"),
+    ({"lists": ("a", "c")}, "test_list was"), ({"mixup": 0.2}, "mixup was 0.0, is 0.2"),
+    ({"weight_decay": 0.5}, "weight_decay was 0.0001, is 0.5"), ({"batch_size": 2}, "global_batch was 4, is 2"),
+    ({"lr_base": 0.1}, "schedule was .*'base': 0.05.*, is .*'base': 0.1"), ({"random_seed": 3}, "random_seed was 1")])
+def test_what_has_changed_is_refused_unless_it_may(short, change, words):
+    options = dict(SHORT, **change)
+    options.pop("log_samples")
+    lists = options.pop("lists", ("a", "b"))
+    with pytest.raises(CheckpointError, match=words):
+        toy_run.ToyJob(short, dataclasses.replace(toy_run.CONFIG, resume=True, **options), lists=lists)
+    allowed = (words.split(" ")[0],)
+    config = dataclasses.replace(toy_run.CONFIG, resume=True, allow_change=allowed, **options)
+    assert toy_run.ToyJob(short, config, lists=lists).position.step == 6
+
+
+def _saved(global_batch, batch_size):
+    return Saved(Path("c.pth"), {"global_batch": global_batch, "config": {"batch_size": batch_size}})
+
+
+def test_processes_take_turns_where_there_are_fewer():
+    config = TrainConfig(batch_size=4)
+    for world, accumulate in ((8, 1), (4, 2), (2, 4), (1, 8)):
+        assert keep_global_batch(config, _saved(32, 4), world).accumulate == accumulate
+    assert keep_global_batch(dataclasses.replace(config, accumulate=4), _saved(32, 4), 8).accumulate == 1
+
+
+def test_numbers_of_processes_that_do_not_fit_are_told_those_that_do():
+    config = TrainConfig(batch_size=4)
+    with pytest.raises(CheckpointError, match="start 1 or 2 or 4 or 8 of them$"):
+        keep_global_batch(config, _saved(32, 4), 3)
+    with pytest.raises(CheckpointError, match="start 1 of them, or give --batch-size 1$"):
+        keep_global_batch(config, _saved(4, 4), 4)
+    for other in (dataclasses.replace(config, batch_size=8), dataclasses.replace(config, eval_only=True),
+                  dataclasses.replace(config, allow_change=("global_batch",))):
+        assert keep_global_batch(other, _saved(32, 4), 3) is other
+
+
+def _failing(monkeypatch, fails):
+    """Lets those saves fail whose number, counted from 1, `fails` says."""
+    save, seen = Checkpoints.save, []
+
+    def counted(self, content, state_dict):
+        seen.append(1)
+        if fails(len(seen)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), "c.pth")
+        return save(self, content, state_dict)
+    monkeypatch.setattr(Checkpoints, "save", counted)
+
+
+def test_a_save_that_fails_on_the_way_does_not_stop_the_run(tmp_path, monkeypatch, caplog, short):
+    monkeypatch.setattr(logging.getLogger("glore"), "propagate", True)
+    _failing(monkeypatch, lambda number: number < 4)
+    toy_run.run(tmp_path, **SHORT)
+    assert caplog.text.count("not saved, older checkpoints are untouched") == 3 and "Read-only" in caplog.text
+    assert toy_run.same(tmp_path / "model.pth", short / "model.pth")
+
+
+def test_the_last_save_that_fails_is_an_error_after_all_else_is_written(tmp_path, monkeypatch):
+    _failing(monkeypatch, lambda number: number == 4)
+    with pytest.raises(OSError, match="Read-only"):
+        toy_run.run(tmp_path, **SHORT)
+    assert (tmp_path / "model.pth").exists() and json.loads((tmp_path / "result.json").read_text())["steps"] == 6
+    assert load_checkpoint(tmp_path / "checkpoints" / "t_step-00000006.pth").content["position"]["step"] == 6
+
+
+def _ask_at(monkeypatch, call):
+    clips, seen = toy_run.clips, []
+
+    def counted(ids):
+        seen.append(1)
+        if len(seen) == call:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return clips(ids)
+    monkeypatch.setattr(toy_run, "clips", counted)
+
+
+def test_asked_to_stop_a_run_saves_and_says_how_to_go_on(tmp_path, monkeypatch, short):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    _ask_at(monkeypatch, 5)
+    with pytest.raises(Stopped, match="stopped by SIGUSR1 after step 5, saved .*t_step-00000005.pth; .*--resume"):
+        toy_run.run(tmp_path, **SHORT)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    toy_run.run(tmp_path, resume=True, **SHORT)
+    assert toy_run.same(tmp_path / "model.pth", short / "model.pth")
+
+
+def test_asked_to_stop_without_room_to_save_is_an_error(tmp_path, monkeypatch):
+    _ask_at(monkeypatch, 4)
+    _failing(monkeypatch, lambda number: number > 1)
+    with pytest.raises(OSError, match="Read-only"):
+        toy_run.run(tmp_path, **SHORT)
+
+
+def test_agreements_come_seconds_apart_and_at_least_every_fifty_calls(monkeypatch):
+    now, sums = [0.0], []
+    monkeypatch.setattr("train.stopping.in_group", lambda: True)
+    monkeypatch.setattr("train.stopping.all_reduce_sum", lambda word: sums.append(now[0]) or 2 * word)
+    stop = StopRequest(toy_run.CPU, lambda: now[0])
+    for seconds, calls in ((0.5, 40), (0.001, 160)):
+        for _ in range(calls):
+            now[0] += seconds
+            assert not stop.agreed()
+    apart = [b - a for a, b in zip(sums, sums[1:])]
+    assert all(2 < gap <= 3.01 for gap in apart[1:6]) and len(sums) < 20
+    stop.signal = signal.SIGTERM
+    assert any(stop.agreed() for _ in range(50))
