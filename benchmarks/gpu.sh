@@ -1,47 +1,57 @@
 #!/usr/bin/env bash
-# Everything that wants a CUDA GPU, in one command: the GPU tests, motion10 trained at O0 to O3 and under NCCL, and the speed of the
-# full-size step. Needs no network, a python3 with torch, OpenCV and pytest, and under 13 minutes. Prints a table last.
+# Everything that wants a CUDA GPU, in one command and at most ten minutes: the speed of the full-size step and of inference, whole
+# training from real files, the GPU tests, motion10 trained at O0 to O3 and under NCCL. Needs no network and a python3 with torch,
+# OpenCV and pytest. The dearest questions come first; what no time is left for is named. Prints tables last.
 # usage: bash benchmarks/gpu.sh [DIR for logs and JSON]
+#   DEVICE=cpu SIZE="--clip-length 2 --crop-size 32" BATCHES="2" LIMIT=… : a rehearsal
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(bash test/setup.sh)
 out=${1:-$(mktemp -d)}
+device=${DEVICE:-cuda} end=$((SECONDS + ${LIMIT:-600})) failed=0
+read -r -a size <<<"${SIZE:-}"
+read -r -a batches <<<"${BATCHES:-64 128 32}"
+read -r -a items <<<"${ITEMS:-step infer whole tests options motion10}"
 mkdir -p "$out"
-"$python" -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "benchmarks/gpu.sh: torch sees no CUDA GPU here")'
-failed=0
-note() { echo "FAILED: $1 (see $out)" >&2; failed=1; }
+"$python" -c 'import sys, torch; sys.exit(0 if sys.argv[1] == "cpu" or torch.cuda.is_available() else "benchmarks/gpu.sh: torch sees no CUDA GPU here")' "$device"
 
-timeout 150 "$python" -m pytest -m gpu test/unit -p no:cacheprovider 2>&1 | tee "$out/tests.log" || note "GPU tests"
-for run in O0 O1 O2 O3 nccl; do
-  launcher=() options=(--opt-level "$run")
-  if [ "$run" = nccl ]; then # one process in a group of its own: the collectives run, nobody else answers
-    launcher=(-m torch.distributed.run --standalone --nproc_per_node 1) options=(--opt-level O2 --distributed)
-  fi
-  timeout 100 "$python" "${launcher[@]}" train_model.py --recipe performance_1p --dataset motion10 --device cuda \
-    "${options[@]}" --model-dir "$out/exps" --task-name "motion10_$run" \
-    2>&1 | tee "$out/motion10_$run.log" || note "motion10: $run"
+run() { # NAME SECONDS COMMAND...: within its own limit and what is left of all
+  local name=$1 limit=$2 left=$((end - SECONDS)); shift 2
+  [ "$left" -gt 5 ] || { echo "NO TIME LEFT: $name" >&2; failed=1; return; }
+  timeout -k 5 "$((limit < left ? limit : left))" "$@" >"$out/$name.log" 2>&1 || { echo "FAILED: $name (see $out/$name.log)" >&2; failed=1; }
+}
+bench() { # NAME SECONDS SUBCOMMAND OPTIONS...
+  local name=$1 limit=$2; shift 2
+  run "$name" "$limit" "$python" -m tools.benchmark "$@" --device "$device" "${size[@]}" --json "$out/$name.json"
+}
+step() {
+  bench step 180 step --batch-size "${batches[0]}" --rounds "${ROUNDS:-9}" \
+    --variants "${VARIANTS:-strict,tf32,compiled,channels-last,O1,O2,O3,channels-last-O2,compiled-O2,compiled-O1}"
+  for batch in "${batches[@]:1}"; do bench "step_$batch" 70 step --batch-size "$batch" --rounds 9 --variants O2,compiled-O2,channels-last-O2; done
+}
+infer() { bench infer 90 infer --batch-size "${batches[0]}" --rounds "${ROUNDS:-9}" --variants "${VARIANTS:-strict,tf32,compiled,O2,channels-last-O2,compiled-O2}"; }
+whole() {
+  for source in packed video; do
+    bench "whole_$source" 80 end-to-end --source "$source" --batch-size "${batches[0]}" --steps "${STEPS:-20}" --rounds "${PASSES:-2}" --variants "${WHOLE:-compiled-O2}"
+  done
+}
+options() { # what accumulating, clipping, averaging and recomputing cost
+  run options 60 "$python" -m tools.benchmark_options --device "$device" --batch-size "${batches[${#batches[@]} - 1]}" --opt-level O2 "${size[@]}" \
+    --json "$out/options.json"
+}
+tests() { run tests 60 "$python" -m pytest -m gpu test/unit -p no:cacheprovider; }
+motion10() {
+  for level in O2 nccl O0 O1 O3; do
+    local launcher=() options=(--opt-level "$level")
+    if [ "$level" = nccl ]; then # one process in a group of its own: the collectives run, nobody else answers
+      launcher=(-m torch.distributed.run --standalone --nproc_per_node 1) options=(--opt-level O2 --distributed)
+    fi
+    run "motion10_$level" 60 "$python" "${launcher[@]}" train_model.py --recipe performance_1p --dataset motion10 --device "$device" \
+      "${options[@]}" --model-dir "$out/exps" --task-name "motion10_$level"
+  done
+}
+for item in "${items[@]}"; do
+  case $item in step) step ;; infer) infer ;; whole) whole ;; options) options ;; tests) tests ;; motion10) motion10 ;; *) echo "ITEMS: no $item" >&2; exit 2 ;; esac
 done
-for what in step infer; do # `auto` is reference here until these rows say otherwise (network/execution.py)
-  timeout 150 "$python" -m tools.benchmark "$what" --device cuda --batch-size "${BATCH:-32}" \
-    --variants reference,compiled,O1,O2,O3 --rounds 9 --json "$out/$what.json" >"$out/$what.md" || note "$what"
-done
-timeout 100 "$python" -m tools.benchmark_options --device cuda --batch-size "${BATCH:-32}" --opt-level O2 >"$out/options.md" || note "options of a step"
-
-"$python" - "$out" <<'PY'
-import datetime, json, pathlib, sys, torch
-out = pathlib.Path(sys.argv[1])
-print("\n# GPU results\n\n`bash benchmarks/gpu.sh`, %s, %s, torch %s, Python %s\n" % (
-    datetime.date.today(), torch.cuda.get_device_name(0), torch.__version__, sys.version.split()[0]))
-print("motion10 from scratch, 32x32 crop, 3 epochs of 900 clips:\n\n| run | AMP_Type | ACC@1 | clips/s | waits for data | seconds |\n| --- | --- | --- | --- | --- | --- |")
-for run in ("O0", "O1", "O2", "O3", "nccl"):
-    path = out / "exps" / ("motion10_" + run) / "result.json"
-    if path.is_file():
-        r = json.loads(path.read_text())
-        print("| %s | %s | %.2f | %.1f | %.0f %% | %.0f |" % (run, r["amp_type"], r["accuracy_top1"], r["fps"], 100 * r["data_wait_share"], r["seconds"]))
-    else:
-        print("| %s | failed | | | | |" % run)
-for name in ("step.md", "infer.md", "options.md"):
-    print("\nFull size, synthetic clips (reference: fp32), %s:\n" % name)
-    print((out / name).read_text() if (out / name).is_file() else "failed")
-PY
+"$python" benchmarks/gpu_report.py "$out"
 exit "$failed"

@@ -18,6 +18,7 @@ EXECUTIONS = ("auto", "reference", "folded", "compiled")
 # What `auto` is on a kind of device, where another execution than reference was measured to be faster there at every
 # size of clip (benchmarks/step.md). How a layer lies follows from the clip's size, in network/folded.py.
 AUTO: Dict[str, str] = {"cpu": "folded"}
+AUTO_LEAST_VALUES = 400000      # of a layer's input, where threads share it: with fewer they wait for each other
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -60,6 +61,8 @@ def can_fold(part: nn.Module, x: Any) -> bool:
     if type(x) is not Tensor or x.dim() != 5 or x.dtype not in (torch.float32, torch.float64):
         return False
     if x.device.type != "cpu" or not lies_well(x) or _autocast_on("cpu") or _is_recorded():
+        return False
+    if torch.get_num_threads() > 1 and x.numel() < part.folded.least_values:    # type: ignore[union-attr, operator]
         return False
     for layer in part.modules():
         if layer is not part and (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks):
@@ -171,7 +174,7 @@ def set_execution(net: nn.Module, name: str, half: bool = False) -> str:
     chosen = AUTO.get(next(net.parameters()).device.type, "reference") if name == "auto" else name
     if not can_execute(chosen) or half and chosen == "folded":
         chosen = "reference"
-    workspace = Workspace() if chosen == "folded" else None
+    workspace = Workspace(AUTO_LEAST_VALUES if name == "auto" else 0) if chosen == "folded" else None
     module: Any
     for module in net.modules():
         if hasattr(module, "folded"):

@@ -2,13 +2,22 @@
 
 Letters as in network/folded.py: N batch, C channels in, M in the middle, O out, T frames, L columns.
 """
-from typing import Any
+from typing import Any, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from network import folded
+
+_ONEDNN_WIDTH = 128     # from here on oneDNN is the faster
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: Tuple[int, ...], padding: Tuple[int, ...]) -> Tensor:
+    """F.conv3d by oneDNN where that is faster: for one clip on one thread PyTorch unfolds instead."""
+    if x.dtype == torch.float32 and len(weight) >= _ONEDNN_WIDTH and torch.backends.mkldnn.is_available():
+        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
+    return F.conv3d(x, weight, bias, stride, padding)
 
 
 def bottleneck(block: Any, x: Tensor) -> Tensor:
@@ -22,8 +31,8 @@ def bottleneck(block: Any, x: Tensor) -> Tensor:
     first = space.empty((flat.shape[0], middle.weight.shape[1], flat.shape[2]), x)
     folded.multiply(flat, folded.affine(block.conv_m1.bn, flat), taps, first, bias=norm2.shift).relu_()     # (B, M, L)
     first = folded.every(first.view(first.shape[:2] + sheet.shape[2:]), (middle.stride[0], 1, 1))
-    second = F.conv3d(folded.apart(first), middle.weight * norm3.scale[:, :, None, None, None],
-                      norm3.shift.squeeze(1), (1,) + tuple(middle.stride[1:]), middle.padding).relu_()
+    second = _convolve(folded.apart(first), middle.weight * norm3.scale[:, :, None, None, None],
+                       norm3.shift.squeeze(1), (1,) + tuple(middle.stride[1:]), tuple(middle.padding)).relu_()
     second = folded.beside(second, clips)                                       # (B, M, T', clips, H', W')
     shape = (flat.shape[0], last.weight.shape[0]) + tuple(second.shape[2:])
     shortcut, out = flat, space.empty((shape[0], shape[1], second[0, 0].numel()), x)

@@ -21,15 +21,17 @@ class Workspace:
     """Gives out tensors whose storage it also holds, and gives a storage out again once no tensor uses it any more.
 
     It never holds more bytes than were in use at one time. A copy of a workspace, also a pickled one, is a new one.
+    `least_values` is for those who compute in it: layers of fewer values they leave to others where threads share them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least_values: int = 0) -> None:
+        self.least_values = least_values
         self._held: Dict[int, List[Any]] = {}       # bytes -> storages, given out or idle
         self._peak = 0
         self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:
-        return Workspace, ()
+        return Workspace, (self.least_values,)
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """An uninitialised contiguous tensor of the shape, with the type and device of `like`."""

@@ -174,6 +174,18 @@ def test_auto_and_counts():
         execution.set_execution(net, "fast")
 
 
+@needs_folded
+def test_auto_leaves_small_layers_to_the_reference_where_threads_share_them(monkeypatch):
+    nets = [network().float() for _ in range(2)]
+    assert [execution.set_execution(net, name) for net, name in zip(nets, ("auto", "folded"))] == ["folded"] * 2
+    block, x = [net.conv2.B02 for net in nets], torch.randn(2, 16, 4, 8, 8)
+    for threads, folds in ((1, [True, True]), (2, [False, True])):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert [execution.can_fold(part, x) for part in block] == folds
+    large = torch.randn(1, 1).expand(2, 16).reshape(2, 16, 1, 1, 1).expand(2, 16, 8, 56, 56).contiguous()
+    assert execution.can_fold(block[0], large) and execution.can_fold(copy.deepcopy(block[0]), large)
+
+
 # One training step of the reference, in PyTorch's own operations: none copies, converts or asks the device for a value.
 LAYERS = {"convolution", "native_batch_norm", "relu_", "max_pool3d_with_indices", "add.Tensor", "mean.dim", "addmm",
           "_log_softmax", "nll_loss_forward", "convolution_backward", "native_batch_norm_backward",

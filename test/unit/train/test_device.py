@@ -1,9 +1,12 @@
 """Which device, and what it says where there is none."""
 
+import contextlib
+
 import pytest
 import torch
 
 from train import device as devices
+from train.amp_choice import build_precision
 from train.processes import objection
 
 
@@ -64,3 +67,14 @@ def test_too_few_devices_are_said_before_anything_starts(monkeypatch, counts, pr
         monkeypatch.setattr(place, lambda kind: there[kind])
     text = objection(processes, given, "full_8p", "auto")
     assert text is None if said is None else said in text and text.count("\n") == 1
+
+
+def test_auto_is_never_a_half_type_that_this_cpu_has_no_instructions_for():
+    cpu, flags = torch.device("cpu"), ""
+    with contextlib.suppress(OSError):
+        with open("/proc/cpuinfo") as lines:
+            flags = next((line for line in lines if line.startswith("flags")), "")
+    if "amx_bf16" not in flags.split():
+        assert devices.half_dtype(cpu) is None
+        for level in ("O1", "O2", "O3"):
+            assert not build_precision(level, "native", "auto", devices.half_dtype(cpu), cpu).half
