@@ -113,8 +113,8 @@ def test_networks_are_described_without_any_data(tmp_path, capsys):
 
 def test_every_network_is_described_where_none_is_named(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(train_model, "build_network", lambda name, num_classes: asked.append(name) or GloReResNet3d(
-        NETWORKS["TINY"], num_classes))
+    monkeypatch.setattr(train_model, "build_network", lambda name, num_classes, channels: asked.append(name)
+                        or GloReResNet3d(NETWORKS["TINY"], num_classes))
     assert train_model.main("--describe --crop-size 32 --clip-length 2".split()) == 0
     said = capsys.readouterr().out
     assert asked == list(NETWORKS) and said.count("TINY, a clip of 3x2x32x32, 101 classes") == len(NETWORKS)

@@ -130,7 +130,7 @@ def test_backward_twice_and_frozen_parts():
 
 @pytest.mark.parametrize("height, width", [(9, 12), (12, 9), (2, 3)])
 def test_the_stem_evaluates_alike(height, width, monkeypatch):
-    stem = random_norms(Stem()).double().eval()
+    stem = random_norms(Stem(3)).double().eval()
     twin, x = folded_copy(stem), torch.randn(2, 3, 3, height, width, dtype=torch.float64)
     with torch.no_grad():
         assert distance(twin(x), stem(x)) < 1e-12

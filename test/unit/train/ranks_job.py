@@ -41,10 +41,10 @@ STAGES = (StageSpec("conv2", 1, 4, 8, (1, 1, 1), (1,)), StageSpec("conv3", 1, 8,
 class Clips:
     """A data set of `size` clips of 2x2 pixels; every eleventh cannot be read."""
 
-    clip_shape = (1, 2, 2, 3)
+    clip_shape, num_clips = (1, 2, 2, 3), 1
 
     def __init__(self, size):
-        self.size = size
+        self.size, self.videos = size, range(size)
 
     def __len__(self):
         return self.size
@@ -176,7 +176,7 @@ def process(rank, folder):
     torch.set_num_threads(1)
     for world in WORLDS:
         if rank < world:
-            distributed.start(distributed.Ranks(rank, rank, world), "gloo", "file://%s/meet-%d" % (folder, world), 60)
+            distributed.start(distributed.Ranks(rank, rank, world), "gloo", "file://%s/meet-%d" % (folder, world), 100)
             found = {"evaluations": evaluations(rank, world), "training": training(rank, world),
                      "synchronised": synchronised(rank, world),
                      "accumulated": training(rank, world, 8 // world), "reestimated": reestimated(rank, world)}

@@ -34,7 +34,8 @@ def _net():
 
 def _batches():
     torch.manual_seed(5)
-    return [_Batch(torch.randn(4, 3, 2, 6, 6), torch.randint(0, CLASSES, (4,))) for _ in range(STEPS)]
+    return [_Batch(torch.randn(4, 3, 2, 6, 6), torch.randint(0, CLASSES, (4,)), torch.ones(4, dtype=torch.bool))
+            for _ in range(STEPS)]
 
 
 def _trainer(*mix):

@@ -20,7 +20,7 @@ def found(tmp_path_factory):
     """world -> what each of its ranks wrote"""
     folder = tmp_path_factory.mktemp("ranks")
     job = Path(__file__).resolve().parent / "ranks_job.py"
-    subprocess.run([sys.executable, str(job), str(folder)], check=True, timeout=240)
+    subprocess.run([sys.executable, str(job), str(folder)], check=True, timeout=300)
     return {world: [json.loads((folder / ("%d-%d.json" % (world, rank))).read_text()) for rank in range(world)]
             for world in WORLDS}
 
