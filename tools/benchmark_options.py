@@ -97,8 +97,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--variants", default=",".join(VARIANTS), help="besides plain [all]")
     parser.add_argument("--rounds", type=int, default=9, help="timed steps of each variant [9]")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: PyTorch's own choice)")
-    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"),
-                        help="cpu: seconds on a processor, for a machine that others use [wall]")
+    parser.add_argument("--processor-time", action="store_true",
+                        help="count time on processors: for a machine that is busy, with --threads 1")
     parser.add_argument("--json", help="also write the rows there")
     return parser
 
@@ -117,10 +117,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     setup = Setup(options.network, options.batch_size, options.clip_length, options.crop_size,
                   devices.choose_device(options.device))
     rows = measure(setup, options.execution, options.opt_level, names, options.rounds,
-                   processor_seconds if options.clock == "cpu" else None)
+                   processor_seconds if options.processor_time else None)
     print("step, %s, %d clips of %dx%dx%d, %s, %s execution, %s, %s clock, torch %s" % (
         setup.network, setup.batch_size, setup.frames, setup.crop, setup.crop, options.opt_level, options.execution,
-        devices.device_name(setup.device), options.clock, torch.__version__))
+        devices.device_name(setup.device), "processor" if options.processor_time else "wall", torch.__version__))
     print(markdown(["variant", "clips/s", "ratio to the plain step", "memory it adds, GiB"], [
         [row["variant"], "%.2f" % row["clips_per_second"], "%.3f" % row["ratio"],
          "-" if row["peak_memory_bytes"] is None else "%.2f" % (row["peak_memory_bytes"] / 2 ** 30)] for row in rows]))
