@@ -18,7 +18,7 @@ EXECUTIONS = ("auto", "reference", "folded", "compiled")
 # What `auto` is on a kind of device, where another execution than reference was measured to be faster there at every
 # size of clip (benchmarks/step.md). How a layer lies follows from the clip's size, in network/folded.py.
 AUTO: Dict[str, str] = {"cpu": "folded"}
-AUTO_LEAST_VALUES = 400000      # of a layer's input, where threads share it: with fewer they wait for a core that is busy
+AUTO_LEAST_VALUES = 400000      # of a layer's input, where threads share it: with fewer they wait for busy cores
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
