@@ -5,9 +5,8 @@ that a variant adds to the process. Results are kept in benchmarks/step.md.
 """
 import argparse
 import functools
-import statistics
 import sys
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, NamedTuple, Optional, Sequence
 
 import torch
 
@@ -15,9 +14,8 @@ from data.device_transforms import DeviceTransform
 from network import build_network
 from network.execution import EXECUTIONS, set_execution
 from network.recomputation import set_recomputation
-from tools.benchmark_step import WARMUP_STEPS, Setup, synthetic_batch
-from tools.limits import peak_bytes, reset_peak
-from tools.timing import interleave, markdown, paired_ratio, processor_seconds, write_json
+from tools.benchmark_step import Setup, measure, synthetic_batch
+from tools.timing import markdown, processor_seconds, write_json
 from train import device as devices
 from train.amp import LEVELS
 from train.amp_choice import build_precision
@@ -64,26 +62,6 @@ def step_variant(setup: Setup, execution: str, level: str, variant: Variant) -> 
     return step
 
 
-def measure(setup: Setup, execution: str, level: str, names: Sequence[str], rounds: int,
-            clock: Optional[Callable[[], float]]) -> List[Dict[str, Any]]:
-    """Median clips a second of each variant; `ratio` to the plain step is the median of the paired ones."""
-    ready: Dict[str, Callable[[], None]] = {}
-    peaks: Dict[str, Optional[int]] = {}
-    for name in names:
-        reset_peak(setup.device)
-        before = peak_bytes(setup.device)
-        ready[name] = step_variant(setup, execution, level, VARIANTS[name])
-        for _ in range(WARMUP_STEPS):
-            ready[name]()
-        devices.synchronize(setup.device)
-        peak = peak_bytes(setup.device)
-        peaks[name] = None if peak is None or before is None else peak - before
-    seconds = interleave(ready, rounds, functools.partial(devices.synchronize, setup.device), clock)
-    return [{"variant": name, "clips_per_second": setup.batch_size / statistics.median(times),
-             "ratio": paired_ratio(seconds[PLAIN], times), "peak_memory_bytes": peaks[name]}
-            for name, times in seconds.items()]
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m tools.benchmark_options", description=__doc__.split("\n\n")[0])
@@ -116,8 +94,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         torch.set_num_threads(options.threads)
     setup = Setup(options.network, options.batch_size, options.clip_length, options.crop_size,
                   devices.choose_device(options.device))
-    rows = measure(setup, options.execution, options.opt_level, names, options.rounds,
-                   processor_seconds if options.processor_time else None)
+    builds = {name: functools.partial(step_variant, setup, options.execution, options.opt_level, VARIANTS[name])
+              for name in names}
+    rows = measure(builds, setup, options.rounds, processor_seconds if options.processor_time else None, PLAIN)
     print("step, %s, %d clips of %dx%dx%d, %s, %s execution, %s, %s clock, torch %s" % (
         setup.network, setup.batch_size, setup.frames, setup.crop, setup.crop, options.opt_level, options.execution,
         devices.device_name(setup.device), "processor" if options.processor_time else "wall", torch.__version__))

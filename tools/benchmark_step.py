@@ -138,8 +138,8 @@ def infer_variant(setup: Setup, variant: Variant) -> Callable[[], None]:
 
 
 def measure(variants: Dict[str, Callable[[], Callable[[], None]]], setup: Setup, rounds: int,
-            clock: Optional[Callable[[], float]] = None) -> List[Dict[str, Any]]:
-    """Median clips a second of each variant over interleaved rounds; `ratio` is the median of the paired ones."""
+            clock: Optional[Callable[[], float]] = None, base: str = REFERENCE) -> List[Dict[str, Any]]:
+    """Median clips a second of each variant in interleaved rounds; `ratio` to `base`: of the paired ones."""
     ready = {}
     peaks: Dict[str, Optional[int]] = {}
     for name, build in variants.items():
@@ -153,7 +153,7 @@ def measure(variants: Dict[str, Callable[[], Callable[[], None]]], setup: Setup,
         peaks[name] = None if peak is None or resident is None else peak - resident
     seconds = interleave(ready, rounds, functools.partial(devices.synchronize, setup.device), clock)
     return [{"variant": name, "clips_per_second": setup.batch_size / statistics.median(times),
-             "ratio": paired_ratio(seconds[REFERENCE], times),
+             "ratio": paired_ratio(seconds[base], times),
              "spread": [setup.batch_size / max(times), setup.batch_size / min(times)], "peak_memory_bytes": peaks[name]}
             for name, times in seconds.items()]
 
