@@ -6,7 +6,7 @@ that a variant adds to the process. Results are kept in benchmarks/step.md.
 import argparse
 import functools
 import sys
-from typing import Callable, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 import torch
 
@@ -94,8 +94,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         torch.set_num_threads(options.threads)
     setup = Setup(options.network, options.batch_size, options.clip_length, options.crop_size,
                   devices.choose_device(options.device))
-    builds = {name: functools.partial(step_variant, setup, options.execution, options.opt_level, VARIANTS[name])
-              for name in names}
+    builds: Dict[str, Callable[[], Callable[[], None]]] = {name: functools.partial(
+        step_variant, setup, options.execution, options.opt_level, VARIANTS[name]) for name in names}
     rows = measure(builds, setup, options.rounds, processor_seconds if options.processor_time else None, PLAIN)
     print("step, %s, %d clips of %dx%dx%d, %s, %s execution, %s, %s clock, torch %s" % (
         setup.network, setup.batch_size, setup.frames, setup.crop, setup.crop, options.opt_level, options.execution,
