@@ -66,7 +66,8 @@ def tests(out, data, arguments):
 
 def training(out, data, _):
     """Trains, resumes and evaluates by the command line, a process each; the loss and the accuracy of the last two."""
-    for more in ("--end-epoch 1", "--end-epoch 2 --resume", "--end-epoch 2 --resume --eval-only"):
+    for more in ("--end-epoch 1", "--end-epoch 2 --resume --allow-change schedule",  # a longer run, so another schedule
+                 "--end-epoch 2 --resume --eval-only"):
         command = [sys.executable, "train_model.py"] + options(out / "scratch", data, *more.split())
         subprocess.check_call(command, cwd=str(ROOT))
     folder = out / "scratch" / "t"
