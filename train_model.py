@@ -23,7 +23,7 @@ from data.device_transforms import DeviceTransform
 from data.loaders import why_readers_died
 from data.modalities import MODALITIES
 from data.streams import ClipGeometry, ClipStreams, Share
-from dataset.progress import usable_cores
+from dataset.progress import INTERRUPTED, USER_ERROR, usable_cores
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
 from network import NETWORKS, build_network, find_network, flops
 from network.execution import set_execution
@@ -53,10 +53,6 @@ from train.speed import SpeedMeter
 from train.stopping import Asked, Stopped, StopRequest, describe
 from train.sync_bn import synchronize_norms
 from train.whereabouts import HERE, LOST
-
-USER_ERROR, INTERRUPTED = 2, 130
-
-
 
 
 def check_before_data(config: TrainConfig) -> None:

@@ -10,7 +10,6 @@ Without --views the number is the one that training reports. Accuracies are in p
 """
 import argparse
 import math
-import os
 import sys
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
@@ -21,7 +20,17 @@ from data.bad_videos import named as named_failures
 from dataset.layouts import some_of
 from dataset.lists import class_key
 from dataset.specs import DATASETS, SOURCES, DatasetSpec, VideoSet, find_dataset, load_videos, published_names
-from tools.running import Machine, Runner, Views, add_running_options, command_code, start_machine, views_of, with_end
+from tools.running import (
+    Machine,
+    Runner,
+    Views,
+    add_running_options,
+    check_writable,
+    command_code,
+    start_machine,
+    views_of,
+    with_end,
+)
 from tools.scores import Scored, fuse, measure, read_scores, write_confusion, write_scores
 from tools.timing import markdown, write_json
 from tools.trained import Trained, add_checkpoint_options, geometry_typed, open_trained
@@ -79,9 +88,7 @@ def check_options(options: argparse.Namespace) -> None:
     if options.dataset:
         find_dataset(options.dataset)
     for name in ("json", "scores", "confusion"):
-        path = getattr(options, name)
-        if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path)))):
-            raise ValueError("--%s %s: cannot be written; name a file in a folder that exists" % (name, path))
+        check_writable(name, getattr(options, name))
 
 
 def find_data(options: argparse.Namespace, trained: Trained) -> Data:

@@ -18,7 +18,16 @@ from dataset.progress import say_progress
 from tools.annotate import Caption, annotate, free_name
 from tools.items import Item, find_items
 from tools.predictor import USUAL_RATE, Answer, Predictor, Window
-from tools.running import Runner, add_running_options, clear_line, command_code, start_machine, views_of, with_end
+from tools.running import (
+    Runner,
+    add_running_options,
+    check_writable,
+    clear_line,
+    command_code,
+    start_machine,
+    views_of,
+    with_end,
+)
 from tools.timeline import draw_timeline
 from tools.timing import write_json
 from tools.trained import add_checkpoint_options, geometry_typed, named, open_trained
@@ -63,9 +72,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError("--stride takes 0 seconds or more, --fps a number above 0")
     if options.over_time and options.views[0] != 1:
         raise ValueError("--views %dx%d: with --over-time the windows are the clips; take 1xCROPS" % options.views)
-    path = options.json
-    if path and path != "-" and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path)))):
-        raise ValueError("--json %s: cannot be written; name a file in a folder that exists" % path)
+    check_writable("json", None if options.json == "-" else options.json)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("tools.predict is one process: divide the list of paths among several, or use tools.evaluate")
     for name in FOLDERS:

@@ -94,6 +94,12 @@ def clear_line() -> None:
         say_progress("")
 
 
+def check_writable(name: str, path: Optional[str]) -> None:
+    """ValueError that names the option where its file, if any, cannot be one."""
+    if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path)))):
+        raise ValueError("--%s %s: cannot be written; name a file in a folder that exists" % (name, path))
+
+
 def command_code(run: Callable[[], int]) -> int:
     """Runs a command to its exit code: 0 done, 2 something the user can mend, 130 interrupted. Leaves log and group."""
     def whole() -> int:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import torch
 import torch.distributed as dist
 
+from train.buffers import flat_buffers, put_buffers
 from train.log import LOGGER
 from train.whereabouts import HERE, Watch
 
@@ -187,13 +188,9 @@ def gather_rows(row: torch.Tensor) -> torch.Tensor:
 
 def average_buffers(model: torch.nn.Module) -> None:
     """Makes the floating-point buffers (BatchNorm statistics) of all processes their mean, in one reduction."""
-    buffers = [b for b in model.buffers() if b.is_floating_point()]
-    if not in_group() or not buffers:
-        return
-    flat = torch.cat([b.detach().float().reshape(-1) for b in buffers])  # (sum of sizes,)
-    all_reduce_sum(flat).div_(dist.get_world_size())
-    for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers])):
-        buffer.copy_(part.view_as(buffer))
+    flat = flat_buffers(model) if in_group() else torch.zeros(0)
+    if len(flat):
+        put_buffers(model, all_reduce_sum(flat).div_(dist.get_world_size()))
 
 
 def barrier(device: torch.device) -> None:
