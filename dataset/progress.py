@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Callable, Iterable, Iterator, TypeVar
 
-USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+USER_ERROR, INTERRUPTED, NOBODY_READS = 2, 130, 141  # exit codes; the last two as a shell has them for signals
 SAY_EVERY = {True: 1.0, False: 10.0}  # seconds between words, on a terminal and elsewhere
 T = TypeVar('T')
 
@@ -57,15 +57,35 @@ def usable_cores() -> int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; after a word, USER_ERROR for what the user can mend and INTERRUPTED for Ctrl-C."""
+    """What `run` returns; after a word, USER_ERROR for what the user can mend and INTERRUPTED for Ctrl-C. Without one
+    NOBODY_READS where the program behind a pipe has ended, such as `| head`.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')  # for names that are no text in any alphabet
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()
+        return code
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _drop_what_nobody_reads():
+            return NOBODY_READS
         print('error: %s' % error, file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print('interrupted; the same command goes on where this one stopped', file=sys.stderr)
         return INTERRUPTED
+
+
+def _drop_what_nobody_reads() -> bool:
+    """Whether the reader of one of the outputs has ended; what is still held back for it then goes nowhere, else
+    Python would complain of it at its end.
+    """
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            gone = True
+    return gone

@@ -1,4 +1,7 @@
-"""Times the work of a training run: `python -m tools.benchmark step --device cpu --batch-size 2 --json step.json`.
+"""Times the work of a training run.
+
+    python -m tools.benchmark step --device cpu --batch-size 2 --json step.json
+    python -m tools.benchmark compare before.json after.json
 
 Variants are interleaved in one run and compared by medians, so that a machine whose speed drifts favours none.
 `step` and `infer` take synthetic clips: the device's own limit; `input` times the pipeline up to the device;
@@ -22,7 +25,10 @@ WORK: Dict[str, Tuple[str, Callable[..., None], Callable[..., int]]] = {  # (wor
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.split("\n\n")[0])
+    about, examples, rest = __doc__.split("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.benchmark", description="%s\n\n%s" % (about, rest), epilog="examples:\n" + examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", metavar="{%s}" % ",".join(WORK))
     commands.required = True
     for name, (words, options_of, work) in WORK.items():

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.clip_dataset import NO_COLOUR, ClipSample, collate_clips
 from data.clip_readers import UnreadableClip, frame_rate, open_clip
-from data.sliding import sliding_clips, window_starts
+from data.sliding import USUAL_RATE, sliding_clips, window_starts
 from data.video_list import VideoList
 from dataset.progress import usable_cores
 from tools.items import Item, find_items
@@ -23,7 +23,6 @@ from train import device as devices
 from train.distributed import Ranks
 from train.video_scores import sum_of_views
 
-USUAL_RATE = 25.0  # frames a second, where a video does not say
 PLAIN = Views()
 
 
@@ -42,6 +41,14 @@ class Window(NamedTuple):
     start: float
     end: float
     probabilities: np.ndarray  # (K,) float64
+
+
+def numbers(probabilities: np.ndarray) -> np.ndarray:
+    """The probabilities as they are. ValueError where they are no numbers."""
+    if not np.isfinite(probabilities).all():
+        raise ValueError("the network's outputs are no numbers: the weights are broken, or the precision is too low "
+                         "for them (leave --amp off)")
+    return probabilities
 
 
 class Predictor:
@@ -99,7 +106,7 @@ class Predictor:
                     error = error or reason
                 done += 1
                 if done == views.clips:
-                    yield row, total * (0 if error else 1 / (views.clips * views.windows)), error
+                    yield row, numbers(total * (0 if error else 1 / (views.clips * views.windows))), error
                     done, total, error = 0, np.zeros(self.trained.num_classes), ""
 
     def over_time(self, video: Union[str, Item], stride: float = 0.0, rate: float = USUAL_RATE,
@@ -115,21 +122,21 @@ class Predictor:
         span = (geometry.clip_length - 1) * geometry.val_interval + 1
         step = max(1, int(round(stride * rate)) if stride else span // 2)
         clips = sliding_clips(reader, self.runner.eval_transform(views), geometry.clip_length, geometry.val_interval,
-                              step)
-        return len(window_starts(reader.num_frames, span, step)), self._windows(clips, rate, views)
+                              step, rate)
+        return len(window_starts(reader.num_frames, span, step)), self._windows(clips, views)
 
-    def _windows(self, clips: Iterable[Any], rate: float, views: Views) -> Iterator[Window]:
+    def _windows(self, clips: Iterable[Any], views: Views) -> Iterator[Window]:
         places: List[Tuple[float, float]] = []
-        for _, logits in self.runner.each_batch(self._batched(clips, rate, places), views):
+        for _, logits in self.runner.each_batch(self._batched(clips, places), views):
             for probabilities in sum_of_views(logits).numpy() / views.windows:
-                yield Window(*places.pop(0), probabilities)
+                yield Window(*places.pop(0), numbers(probabilities))
 
-    def _batched(self, clips: Iterable[Any], rate: float, places: List[Tuple[float, float]]) -> Iterator[Any]:
+    def _batched(self, clips: Iterable[Any], places: List[Tuple[float, float]]) -> Iterator[Any]:
         """Host batches of sliding clips; notes in `places` where each lies, in seconds."""
         part: List[ClipSample] = []
         try:
             for clip in clips:
-                places.append((clip.start / rate, clip.end / rate))
+                places.append(clip.seconds)
                 part.append(ClipSample(clip.clip, 0, 0, *NO_COLOUR, 0, True, (), False))
                 if len(part) == self.runner.batch_size:
                     yield collate_clips(part)

@@ -1,7 +1,10 @@
 """The picture of a long video's classes over time."""
+import io
 from typing import Any, List, Sequence
 
 import numpy as np
+
+from tools.outputs import shown, write_whole
 
 SHOWN = 8  # curves
 LEAST = 0.05  # probability that a class must reach somewhere to be drawn
@@ -24,13 +27,15 @@ def draw_timeline(path: str, title: str, class_names: Sequence[str], windows: Se
     curves, band = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [6, 1]})
     colours = {label: "C%d" % number for number, label in enumerate(labels)}
     for label in labels:
-        curves.plot(middles, 100 * scores[:, label], color=colours[label], label=class_names[label], linewidth=1.6,
-                    marker="o", markersize=3)
+        curves.plot(middles, 100 * scores[:, label], color=colours[label], linewidth=1.6, marker="o", markersize=3)
     curves.set_ylabel("probability, %")
     curves.set_ylim(0, 103)
     curves.grid(True, alpha=0.3)
-    curves.set_title(title, fontsize=11)
-    curves.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
+    curves.set_title(_plain(title), fontsize=11)
+    legend = curves.legend(curves.lines, [str(label) for label in labels], loc="center left",
+                           bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
+    for label, text in zip(labels, legend.get_texts()):
+        text.set_text(_plain(class_names[label]))  # not before: names that begin with a line are left out of a legend
     for row, (left, right) in zip(scores, extents(windows)):
         best = int(row.argmax())
         band.axvspan(left, right, color=colours.get(best, "0.8"), alpha=0.35 + 0.65 * float(row[best]), linewidth=0)
@@ -38,8 +43,15 @@ def draw_timeline(path: str, title: str, class_names: Sequence[str], windows: Se
     band.set_ylabel("highest", rotation=0, ha="right", va="center")
     band.set_xlabel("seconds")
     band.set_xlim(windows[0].start, windows[-1].end)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight")
+    write_whole(path, picture.getvalue())
     return True
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib writes it letter by letter: between dollar signs it would see a formula."""
+    return shown(name).replace("$", r"\$")
 
 
 def shown_classes(scores: np.ndarray) -> List[int]:
