@@ -28,7 +28,9 @@ class CommandParser(argparse.ArgumentParser):
         """The options, which may stand before, between and behind the other words. One that there is not ends as
         `error` does, with the nearest that there is.
         """
-        options, unknown = self.parse_known_intermixed_args(argv)
+        options, unknown = self.parse_known_args(argv)
+        if any(not word.startswith('-') for word in unknown):  # argparse takes words that lie apart only so
+            options, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
             names = [name for action in self._actions for name in action.option_strings]
             near = difflib.get_close_matches(unknown[0].split('=')[0], names, n=1)

@@ -151,7 +151,7 @@ def pictures(predictor: Predictor, item: Item, windows: Sequence[Window], option
     if options.timeline:
         path = free_name(options.timeline, item.path, (".png",)) + ".png"
         drawn = draw_timeline(path, os.path.basename(item.path), predictor.class_names, windows)
-        print("timeline: %s" % path if drawn else "matplotlib is not installed: no timeline", file=sys.stderr)
+        print("timeline: %s" % shown(path) if drawn else "matplotlib is not installed: no timeline", file=sys.stderr)
     if options.annotate:
         middle = [(a.start + a.end + b.start + b.end) / 4 for a, b in zip(windows, windows[1:])]
         say_copy(item, options, [Caption(start, predictor.top(window.probabilities, min(DRAWN, options.top)))
@@ -162,9 +162,10 @@ def say_copy(item: Item, options: argparse.Namespace, captions: Sequence[Caption
     """Writes the annotated copy."""
     rate = (frame_rate(item.path) if item.kind == "video" else None) or options.fps
     try:
-        print("annotated: %s" % annotate(item.path, item.kind, options.annotate, captions, rate), file=sys.stderr)
+        copy = annotate(item.path, item.kind, options.annotate, captions, rate)
+        print("annotated: %s" % shown(copy), file=sys.stderr)
     except UnreadableClip as error:
-        print("not annotated: %s" % error, file=sys.stderr)
+        print("not annotated: %s" % shown(str(error)), file=sys.stderr)
 
 
 def _standard_input() -> Iterable[str]:

@@ -7,6 +7,9 @@ import numpy as np
 from tools.outputs import shown, write_whole
 
 SHOWN = 8  # curves
+# matplotlib brings no font with Chinese, Japanese and Korean letters: of these, those that are installed lend them.
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+             "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS")
 LEAST = 0.05  # probability that a class must reach somewhere to be drawn
 
 
@@ -15,10 +18,20 @@ def draw_timeline(path: str, title: str, class_names: Sequence[str], windows: Se
     matplotlib is not installed. `windows` have start and end in seconds, and probabilities (K,).
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from matplotlib import font_manager, rc_context
     except ImportError:
         return False
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = ["DejaVu Sans"] + [name for name in CJK_FONTS if name in installed]
+    with rc_context({"font.family": fonts}):
+        write_whole(path, _picture(title, class_names, windows))
+    return True
+
+
+def _picture(title: str, class_names: Sequence[str], windows: Sequence[Any]) -> bytes:
+    """The PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     scores = np.stack([window.probabilities for window in windows])  # (windows, K)
     middles = np.array([(window.start + window.end) / 2 for window in windows])
     labels = shown_classes(scores)
@@ -45,8 +58,7 @@ def draw_timeline(path: str, title: str, class_names: Sequence[str], windows: Se
     band.set_xlim(windows[0].start, windows[-1].end)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110, bbox_inches="tight")
-    write_whole(path, picture.getvalue())
-    return True
+    return picture.getvalue()
 
 
 def _plain(name: str) -> str:
