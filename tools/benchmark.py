@@ -12,6 +12,7 @@ import functools
 import sys
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
+from dataset.options import CommandParser
 from tools import benchmark_compare, benchmark_input, benchmark_step, benchmark_whole
 
 WORK: Dict[str, Tuple[str, Callable[..., None], Callable[..., int]]] = {  # (words, options, function)
@@ -25,11 +26,8 @@ WORK: Dict[str, Tuple[str, Callable[..., None], Callable[..., int]]] = {  # (wor
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command line."""
-    about, examples, rest = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.benchmark", description="%s\n\n%s" % (about, rest), epilog="examples:\n" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="what", metavar="{%s}" % ",".join(WORK))
+    parser = CommandParser("tools.benchmark", __doc__)
+    commands = parser.add_subparsers(dest="what", metavar="{%s}" % ",".join(WORK), parser_class=argparse.ArgumentParser)
     commands.required = True
     for name, (words, options_of, work) in WORK.items():
         command = commands.add_parser(name, help=words)

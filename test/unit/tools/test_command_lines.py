@@ -47,6 +47,14 @@ def test_a_wrong_option_ends_with_code_2_and_a_word(command, capsys):
     assert (code, out) == (2, "") and "error: " in err and "Traceback" not in err
 
 
+def test_no_command_lets_torch_load_a_broken_torch_npu_by_itself():
+    done = subprocess.run([sys.executable, "-c", "import os, sys\nfor room in ('dataset', 'tools'):\n"
+                           "    os.environ.pop('TORCH_DEVICE_BACKEND_AUTOLOAD', None)\n    __import__(room)\n"
+                           "    print(os.environ['TORCH_DEVICE_BACKEND_AUTOLOAD'], 'torch' in sys.modules)"],
+                          cwd=str(ROOT), stdout=subprocess.PIPE, universal_newlines=True, timeout=60)
+    assert done.stdout == "0 False\n" * 2
+
+
 @pytest.fixture
 def parser():
     parser = CommandParser("tools.some", "Does something.\n\n    python -m tools.some a.mp4 --json FILE\n\nAnd more.\n")
