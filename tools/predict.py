@@ -5,7 +5,8 @@
     find /videos -name '*.mp4' | python -m tools.predict CHECKPOINT - --json answers.json
 
 A PATH is a video file, a folder (of videos, or of a video's frames), a pattern, or - for a list of paths on standard
-input. A file that cannot be read becomes an entry with its error. tools/predictor.py does the same in Python.
+input, one a line or as of find -print0. A file that cannot be read becomes an entry with its error. After Ctrl-C the
+lines, pictures and copies of what was done stay, and no half ones. tools/predictor.py does the same in Python.
 """
 import argparse
 import json
@@ -46,8 +47,9 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="video file, folder, pattern, or -")
     group = parser.add_argument_group("the outcome")
     group.add_argument("--top", type=int, default=5, metavar="K", help="how many classes [5]")
-    group.add_argument("--json", metavar="FILE", help="a list of {path, top: [{class, probability}]} or {path, error}; "
-                       "with --over-time a line of JSON for each window; - is standard output")
+    group.add_argument("--json", metavar="FILE", help="a list of {path, top: [{class, probability}]} or {path, error}, "
+                       "written when all videos are done; with --over-time a line of JSON for each window, as it is "
+                       "known, with start and end in seconds; - is standard output")
     group.add_argument("--annotate", metavar="DIR", help="a copy of each video with its classes drawn on it goes there")
     group = parser.add_argument_group("long videos")
     group.add_argument("--over-time", action="store_true", help="windows of a clip's length that slide over the video")
