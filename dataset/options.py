@@ -35,7 +35,7 @@ class CommandParser(argparse.ArgumentParser):
             names = [name for action in self._actions for name in action.option_strings]
             near = difflib.get_close_matches(unknown[0].split('=')[0], names, n=1)
             more = ': did you mean %s?' % near[0] if near else ''
-            if os.path.exists(unknown[0]):
+            if unknown[0].startswith('-') and os.path.exists(unknown[0]):
                 more = ': a file of that name is written ./%s' % unknown[0]
             self.error('unknown %s %s%s' % ('option' if unknown[0][:1] == '-' else 'word', unknown[0], more))
         return options

@@ -76,17 +76,19 @@ def caption_picture(picture: np.ndarray, top: Sequence[Dict[str, Any]]) -> np.nd
     """
     height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
     picture = np.ascontiguousarray(picture[:height, :width])
-    line = max(16, height // 13)
-    scale, thick = line / 34, max(1, line // 18)
+    line = max(16, min(height // 13, width // 10))
     rows = list(top)[:max(1, height // (2 * line))]
+    texts = ["%s %.0f %%" % (answer["class"], 100 * answer["probability"]) for answer in rows]
+    thick = max(1, line // 18)
+    widest = max(cv2.getTextSize(text, FONT, line / 34, thick)[0][0] for text in texts)
+    scale = line / 34 * min(1.0, (width - line) / widest)
     shade = picture[:line * len(rows) + line // 2]
     shade[...] = cv2.addWeighted(shade, 0.45, np.full_like(shade, DARK), 0.55, 0)
-    for number, answer in enumerate(rows):
+    for number, (answer, text) in enumerate(zip(rows, texts)):
         base = line * (number + 1)
         long = int((width - line) * answer["probability"])
         corners = (line // 2, base - line + line // 3), (line // 2 + long, base + line // 4)
         cv2.rectangle(picture, *corners, BAR, cv2.FILLED)
-        text = "%s %.0f %%" % (answer["class"], 100 * answer["probability"])
         for colour, shift in ((DARK, thick), (LIGHT, 0)):
             cv2.putText(picture, text, (line // 2 + 3 + shift, base + shift), FONT, scale, colour, thick, cv2.LINE_AA)
     return picture

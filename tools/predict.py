@@ -96,14 +96,19 @@ def predict_whole(predictor: Predictor, items: Sequence[Item], options: argparse
     ordered = [records[place] for place in sorted(records)]
     if options.json:
         write_json(options.json, ordered)
-    broken = sum("error" in record for record in ordered)
-    if broken:
-        print("%d of %d videos cannot be read" % (broken, len(ordered)), file=sys.stderr)
+    say_broken(sum("error" in record for record in ordered), len(ordered))
+
+
+def say_broken(count: int, total: int) -> None:
+    """How many videos could not be read, if any."""
+    if count:
+        print("%d of %d videos cannot be read" % (count, total), file=sys.stderr)
 
 
 def predict_over_time(predictor: Predictor, items: Sequence[Item], options: argparse.Namespace) -> None:
     """A line of JSON for each window of each video."""
     target = sys.stdout if options.json == "-" else open(options.json, "w", encoding="utf-8") if options.json else None
+    broken = 0
     try:
         for number, item in enumerate(items, 1):
             windows: List[Window] = []  # kept for pictures alone
@@ -115,12 +120,14 @@ def predict_over_time(predictor: Predictor, items: Sequence[Item], options: argp
                         windows.append(window)
                     tell(window_record(predictor, item, window, options.top), target)
             except UnreadableClip as damage:
+                broken += 1
                 tell({"path": item.path, "error": damage.reason}, target)
             if windows:
                 pictures(predictor, item, windows, options)
     finally:
         if target not in (None, sys.stdout):
             target.close()  # type: ignore[union-attr]
+    say_broken(broken, len(items))
 
 
 def window_record(predictor: Predictor, item: Item, window: Window, top: int) -> Dict[str, Any]:
@@ -143,7 +150,7 @@ def line_of(record: Dict[str, Any]) -> str:
     """An answer in words."""
     if "error" in record:
         return shown("%s  error: %s" % (record["path"], record["error"]))
-    part = "  %.1f to %.1f s" % (record["start"], record["end"]) if "start" in record else ""
+    part = "  %.2f to %.2f s" % (record["start"], record["end"]) if "start" in record else ""
     return shown("%s%s  %s" % (record["path"], part, ", ".join(
         "%s %.1f %%" % (answer["class"], 100 * answer["probability"]) for answer in record["top"])))
 

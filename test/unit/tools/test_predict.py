@@ -122,7 +122,7 @@ def test_over_time_is_the_answer_of_each_window(checkpoint, tmp_path, capsys):
     frames = predict_frames(tmp_path / "long.avi", 12, predictor)
     told = {answer["class"]: answer["probability"] for answer in rows[2]["top"]}
     assert [told[name] for name in CLASSES] == pytest.approx(frames.tolist(), abs=1e-6)
-    assert "0.5 to 0.9 s" in capsys.readouterr().out
+    assert "0.48 to 0.88 s" in capsys.readouterr().out
 
 
 def predict_frames(path, start, predictor):
@@ -154,7 +154,7 @@ def test_optical_flow_is_predicted_from_its_folder(checkpoint, tmp_path):
     assert row["path"] == str(tmp_path / "film") and len(row["top"]) == 3
 
 
-def test_damage_within_a_long_video_comes_after_its_windows(checkpoint, tmp_path):
+def test_damage_within_a_long_video_comes_after_its_windows(checkpoint, tmp_path, capsys):
     write_video(tmp_path / "cut.avi", 5, frames=40)
     data = (tmp_path / "cut.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[:len(data) * 2 // 3])
@@ -165,6 +165,7 @@ def test_damage_within_a_long_video_comes_after_its_windows(checkpoint, tmp_path
     (tmp_path / "cut.avi").write_bytes(b"text")
     assert predict.main([checkpoint, *words]) == 0
     assert "not a video" in json.loads(lines.read_text())["error"]
+    assert "1 of 1 videos cannot be read" in capsys.readouterr().err
 
 
 def test_the_annotated_copy_has_every_frame_and_words_on_top(checkpoint, tmp_path):

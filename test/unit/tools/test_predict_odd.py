@@ -158,6 +158,14 @@ def test_a_strip_of_pixels_is_not_blown_up_beyond_use():
     assert [picture.shape for picture in annotate._pictures(Strip())] == [(4, 1800, 3)]
 
 
+@pytest.mark.parametrize("height, width", [(400, 96), (240, 320), (200, 1000)])
+def test_captions_fit_the_picture(height, width):
+    top = [{"class": "a class with a name as long as a sentence", "probability": 0.02}]
+    picture = annotate.caption_picture(np.zeros((height, width, 3), np.uint8), top)
+    columns = np.flatnonzero((picture.min(2) > 150).any(0))  # white
+    assert len(columns) and width // 4 < columns[-1] < width - 2
+
+
 def test_names_of_classes_are_no_formulas_in_a_timeline(tmp_path):
     names = ["_background", "a$x_$b", "$\\frac$", "two\nlines", "plain"]
     windows = [Window(start, start + 1, np.eye(5)[start]) for start in range(5)]
