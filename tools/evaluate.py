@@ -42,7 +42,7 @@ from train.log import LOGGER, start_logging
 from train.video_scores import VideoScores, VideoTable
 
 PUBLISHED = 92.39  # top-1 in percent, UCF-101, split 1
-OF_FUSION = ("fuse", "weights", "json", "scores", "confusion", "device", "workers")  # what --fuse heeds, or does not mind
+OF_FUSION = ("fuse", "weights", "json", "scores", "confusion", "device", "workers")  # what --fuse takes
 SHOWN = 25  # classes in the printed table; of more, those with the lowest accuracy
 
 

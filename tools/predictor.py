@@ -24,6 +24,7 @@ from train.distributed import Ranks
 from train.video_scores import sum_of_views
 
 PLAIN = Views()
+Path = Union[str, "os.PathLike[str]"]
 
 
 class Answer(NamedTuple):
@@ -59,15 +60,15 @@ class Predictor:
         self.runner, self.trained = runner, runner.trained
         self.class_names = named(runner.trained)
 
-    def __call__(self, videos: Union[str, Sequence[str]], top: int = 5) -> Any:
+    def __call__(self, videos: Union[Path, Sequence[Path]], top: int = 5) -> Any:
         """{"path", "top": [{"class", "probability"}, …]} of a video file, {"path", "error"} where it cannot be read; a
         list of them for several files, folders or patterns.
         """
-        words = [videos] if isinstance(videos, str) else list(videos)
-        found = find_items(words, (), self.trained.modality)
+        words: Sequence[Path] = [videos] if isinstance(videos, (str, os.PathLike)) else videos
+        found = find_items([os.fspath(word) for word in words], (), self.trained.modality)
         answers = sorted(self.answers(found), key=lambda answer: answer.place)
         records = [self.record(answer, top) for answer in answers]
-        return records[0] if isinstance(videos, str) and len(records) == 1 else records
+        return records[0] if words is not videos and len(records) == 1 else records
 
     def record(self, answer: Answer, top: int) -> Dict[str, Any]:
         """An answer as plain data."""
@@ -109,12 +110,12 @@ class Predictor:
                     yield row, numbers(total * (0 if error else 1 / (views.clips * views.windows))), error
                     done, total, error = 0, np.zeros(self.trained.num_classes), ""
 
-    def over_time(self, video: Union[str, Item], stride: float = 0.0, rate: float = USUAL_RATE,
+    def over_time(self, video: Union[Path, Item], stride: float = 0.0, rate: float = USUAL_RATE,
                   views: Views = PLAIN) -> Tuple[int, Iterator[Window]]:
         """How many windows of a clip's length slide over a video by `stride` seconds (0: half a window), and they
         themselves. `rate`: frames a second where the video does not say. UnreadableClip after what can be read.
         """
-        item = find_items([video], (), self.trained.modality)[0] if isinstance(video, str) else video
+        item = video if isinstance(video, Item) else find_items([os.fspath(video)], (), self.trained.modality)[0]
         geometry = self.trained.geometry
         reader = open_clip(os.path.abspath(item.path), item.kind)
         if item.kind == "video":

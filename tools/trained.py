@@ -85,8 +85,9 @@ def named(trained: Trained) -> List[str]:
     """The names of the classes. ValueError with the remedy where nothing says them."""
     if trained.class_names is None:
         as_many = [name for name in _known() if len(published_names(DATASETS[name]) or ()) == trained.num_classes]
-        raise ValueError("%s does not name its %d classes: give --classes FILE, one name a line in label order%s" % (
-            trained.path, trained.num_classes, "".join(", or --classes %s if it is of that" % name for name in as_many)))
+        others = "".join(", or --classes %s if it is of that" % name for name in as_many)
+        raise ValueError("%s does not name its %d classes: give --classes FILE, one name a line in label order%s"
+                         % (trained.path, trained.num_classes, others))
     return trained.class_names
 
 

@@ -73,7 +73,7 @@ def test_the_nearest_option_is_named(parser, capsys, tmp_path, monkeypatch):
     (tmp_path / "-b.mp4").write_bytes(b"")
     for words, said in ((["a", "--jsom", "f"], "error: unknown option --jsom: did you mean --json?"),
                         (["a", "-b.mp4"], "unknown option -b.mp4: a file of that name is written ./-b.mp4"),
-                        (["--json", "f"], "error: the following arguments are required: paths; see python -m tools.some"),
+                        (["--json", "f"], "error: the following arguments are required: paths; see python -m"),
                         (["a", "--js", "f"], "unknown option --js")):
         code, out, err = ended(parser.read, words, capsys)
         assert (code, out) == (2, "") and err.startswith("error: ") and said in err and err.count("\n") == 1

@@ -143,8 +143,9 @@ def test_the_references_protocol_says_what_it_may_stand_beside(run, tmp_path, ca
     (["{run}/model.pth", "--dataset", "x"], "--dataset x"), (["--fuse", "none.npz", "--weights", "a"], "--weights a"),
     (["{run}/model.pth", "--dataset", "motion10"], "--dataset motion10 has 10"),
     (["{run}/model.pth", "--batch-size", "-1"], "--batch-size"), (["{run}/model.pth", "--split", "0"], "--split 0"),
-    (["--fuse", "none.npz", "--views", "2x1"], "--views says how"), (["{run}/model.pth", "--weights", "1"], "--weights 1"),
+    (["--fuse", "none.npz", "--views", "2x1"], "--views says how"),
     (["--fuse", "none.npz", "--protocol", "reference"], "--protocol says how"),
+    (["{run}/model.pth", "--weights", "1"], "--weights 1"),
     (["{run}/model.pth", "--classes", "nothing"], "--classes nothing"), (["{run}/t.txt"], "t.txt"),
     (["{run}/model.pth", "--amp-dtype", "bf16"], "--amp-dtype bf16")])
 def test_what_the_user_can_mend_ends_with_code_2_and_a_word(options, words, run, capsys):

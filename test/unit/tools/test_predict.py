@@ -1,6 +1,8 @@
 """tools.predict: the evaluation's answers for files, folders, patterns and lists; over time; pictures; torch.hub."""
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -213,9 +215,19 @@ def test_what_the_user_can_mend_ends_with_code_2_and_a_word(words, said, checkpo
                     reason="this torch.hub knows no local folders")
 def test_torch_hub_opens_both(checkpoint, tmp_path):
     write_video(tmp_path / "a.avi", 1)
-    answer = torch.hub.load(str(ROOT), "trained", checkpoint, "cpu", source="local")(str(tmp_path / "a.avi"), top=1)
-    assert answer["top"][0]["class"] in CLASSES
+    predict = torch.hub.load(str(ROOT), "trained", Path(checkpoint), "cpu", source="local")
+    answer = predict(tmp_path / "a.avi", top=1)
+    assert answer["top"][0]["class"] in CLASSES and predict([tmp_path / "a.avi"], top=1) == [answer]
+    assert predict.over_time(tmp_path / "a.avi")[0] == 3
     assert torch.hub.load(str(ROOT), NAME.lower(), num_classes=7, source="local").num_classes == 7
+
+
+def test_a_programs_own_modules_of_the_same_names_are_named(tmp_path):
+    (tmp_path / "data.py").write_text("")
+    program = "import sys, data; sys.path[0] = sys.argv[1]; import hubconf"
+    done = subprocess.run([sys.executable, "-c", program, str(ROOT)], cwd=str(tmp_path), stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=60)
+    assert done.returncode == 1 and "ImportError: another module 'data' is imported already" in done.stderr
 
 
 def test_every_network_has_an_entry_point():
