@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from conftest import write_video
 from soak_disks import disk_full, error_while_writing, immutable_folder, read_only_folder
+from soak_nodes import node_away
+from soak_resume import other_processes, other_workers
 from soak_run import ROOT, TASK, Failed, Skipped, Trainings, check, children, kill_all, wait_for
 
 from train.checkpoint import Checkpoints
@@ -205,17 +207,15 @@ def toys(runs, options):
 
 
 def two_machines(runs, options):
-    scripts = sorted((ROOT / "test").glob("two_machines.*"))
-    if not scripts:
-        raise Skipped("no test/two_machines.*")
-    command = [sys.executable] if scripts[0].suffix == ".py" else ["bash"]
-    check(subprocess.call(command + [str(scripts[0])], cwd=str(ROOT)) == 0, "see above")
-    return "as %s" % scripts[0].name
+    """Cables cut, ranks and machines frozen, on the smallest run."""
+    check(subprocess.call([sys.executable, "test/two_machines.py"], cwd=str(ROOT)) == 0, "see above")
+    return "as test/two_machines.py"
 
 
 TESTS = (kill_one_process, kill_two_processes, kill_inside_a_save, flipped_and_cut, disk_full, read_only_folder,
-         immutable_folder, error_while_writing, signal_then_resume, rank_killed_under_torchrun, reader_killed,
-         small_shared_memory, not_a_number, hostile_files, toys, two_machines)
+         immutable_folder, error_while_writing, signal_then_resume, rank_killed_under_torchrun, other_processes,
+         other_workers, reader_killed, small_shared_memory, not_a_number, hostile_files, toys, two_machines,
+         node_away)
 
 
 def main():

@@ -85,7 +85,6 @@ class Run:
             return self._evaluate()
 
     def _evaluate(self) -> Scores:
-        HERE.at("evaluation")
         source = self.stop.watch(self.data.evaluation(), self.data.common_evaluation_steps)
         batches = progress(source, self.data.evaluation_steps, "evaluate", self.record.shows_progress)
         scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
