@@ -1,6 +1,9 @@
 """A real network that goes on with other numbers of processes and of loader workers. Tests of test/soak.py."""
+import os
+import signal
+
 import torch
-from soak_run import TASK, check, newest, same, samples
+from soak_run import TASK, check, kill_all, newest, same, samples, wait_for
 
 from data.sample_order import SampleOrder
 
@@ -10,14 +13,23 @@ APART = 1e-3  # of the way that the weights went: the same gradients, added up i
 
 
 def ran(runs, name, way):
-    """The folder of a run on motion10 with the default network; `way`: (processes, last step, options) of its parts."""
+    """The folder of a run on motion10 with the default network. `way`: (processes, options) of its parts; each but the
+    last is asked to stop when the checkpoint of every fifth step is there, one after the other.
+    """
     folder = runs.root / name
-    for processes, last, more in way:
-        runs.finish(folder, processes, "--dataset", "motion10", "--data-root", str(runs.root / "motion10"), "--network",
-                    "RESNET50_3D_GCN_X5", "--clip-length", "8", "--epoch-div-factor", str(PART), "--end-epoch", "1",
-                    "--lr-base", "0.001", "--eval-batch-size", "8", "--keep", "9", "--save-every", "5", "--max-steps",
-                    str(last), *more)
-    check_samples(folder, max(processes for processes, _, _ in way))
+    options = ["--dataset", "motion10", "--data-root", str(runs.root / "motion10"), "--network", "RESNET50_3D_GCN_X5",
+               "--clip-length", "8", "--epoch-div-factor", str(PART), "--end-epoch", "1", "--lr-base", "0.001",
+               "--eval-batch-size", "8", "--keep", "9", "--save-every", "5", "--max-steps", str(STEPS)]
+    for number, (processes, more) in enumerate(way[:-1], 1):
+        child, saved = runs.start(folder, processes, *options, *more), "t_step-%08d.pth" % (5 * number)
+        try:
+            wait_for((folder / TASK / "checkpoints" / saved).exists, 900, "%s of %s" % (saved, name))
+            os.kill(child.pid, signal.SIGTERM)
+            check(child.wait(300) == 0, "%s: exit code %s: %s" % (name, child.returncode, runs.said(folder)[-600:]))
+        finally:
+            kill_all(child)
+    runs.finish(folder, way[-1][0], *options, *way[-1][1])
+    check_samples(folder, max(processes for processes, _ in way))
     return folder
 
 
@@ -50,8 +62,8 @@ def other_processes(runs, options):
     found = []
     for name, world, batch, way in (("8-4-1", 8, "1", (8, 4, 1)), ("1-2-1", 1, "4", (1, 2, 1))):
         more = ["--batch-size", batch, "--accumulate", str(SIZE // int(batch) // world)]
-        whole = ran(runs, "in-one-piece-%d" % world, [(world, STEPS, more)])
-        cut = ran(runs, name, [(processes, 5 * part, more) for part, processes in enumerate(way, 1)])
+        whole = ran(runs, "in-one-piece-%d" % world, [(world, more)])
+        cut = ran(runs, name, [(processes, more) for processes in way])
         check(equal(whole, cut, FIRST), "%s: the first part is another" % name)
         found.append("%s: weights %.1e of their way apart" % (name, distance(whole, cut)))
         check(distance(whole, cut) < APART, found[-1])
@@ -60,8 +72,8 @@ def other_processes(runs, options):
 
 def other_workers(runs, options):
     """No process that reads videos, then four, then none: nothing changes."""
-    whole, cut = (ran(runs, name, [(1, last, ["--batch-size", "8", "--workers", workers]) for last, workers in way])
-                  for name, way in (("two-workers", [(STEPS, "2")]), ("0-4-0", [(5, "0"), (10, "4"), (STEPS, "0")])))
+    whole, cut = (ran(runs, name, [(1, ["--batch-size", "8", "--workers", workers]) for workers in name.split("-")])
+                  for name in ("2", "0-4-0"))
     for name in ("model.pth", "checkpoints/" + newest(whole)):
         check(equal(whole, cut, name), "%s differs" % name)
     return "every clip once; model.pth and the last checkpoint equal to the bit"

@@ -7,12 +7,14 @@ import logging
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import toy_run
 
+from train.background import Background
 from train.checkpoint import CheckpointError, Checkpoints, Saved, load_checkpoint
 from train.config import TrainConfig
 from train.run_state import SAME, keep_global_batch
@@ -167,20 +169,39 @@ def _failing(monkeypatch, fails):
     monkeypatch.setattr(Checkpoints, "save", counted)
 
 
-def test_a_save_that_fails_on_the_way_does_not_stop_the_run(tmp_path, monkeypatch, caplog, short):
+def test_a_checkpoint_that_is_written_beside_the_steps_is_that_of_its_step(tmp_path, monkeypatch, short):
+    save, steps = Checkpoints.save, []
+
+    def late(self, content, state_dict):
+        time.sleep(0.1)
+        steps.append(job.position.step - content["position"]["step"])
+        return save(self, content, state_dict)
+    monkeypatch.setattr(Checkpoints, "save", late)
+    options = {name: value for name, value in SHORT.items() if name != "log_samples"}
+    job = toy_run.ToyJob(tmp_path, dataclasses.replace(toy_run.CONFIG, **options), log_samples=False, beside=True)
+    job.execute()
+    assert max(steps) > 0  # training went on meanwhile
+    for path in (short / "checkpoints").glob("*.pth"):
+        assert toy_run.same(path, tmp_path / "checkpoints" / path.name), path.name
+    assert toy_run.same(short / "model.pth", tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_save_that_fails_on_the_way_does_not_stop_the_run(tmp_path, monkeypatch, caplog, short, beside):
     monkeypatch.setattr(logging.getLogger("glore"), "propagate", True)
     _failing(monkeypatch, lambda number: number < 4)
-    toy_run.run(tmp_path, **SHORT)
+    toy_run.run(tmp_path, beside=beside, **SHORT)
     told = {id(record): record.getMessage() for record in caplog.records}     # a record may pass several handlers
     failed = [text for text in told.values() if "not saved, older checkpoints are untouched" in text]
     assert len(failed) == 3 and all("Read-only" in text for text in failed)
     assert toy_run.same(tmp_path / "model.pth", short / "model.pth")
 
 
-def test_the_last_save_that_fails_is_an_error_after_all_else_is_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_last_save_that_fails_is_an_error_after_all_else_is_written(tmp_path, monkeypatch, beside):
     _failing(monkeypatch, lambda number: number == 4)
     with pytest.raises(OSError, match="Read-only"):
-        toy_run.run(tmp_path, **SHORT)
+        toy_run.run(tmp_path, beside=beside, **SHORT)
     assert (tmp_path / "model.pth").exists() and json.loads((tmp_path / "result.json").read_text())["steps"] == 6
     assert load_checkpoint(tmp_path / "checkpoints" / "t_step-00000006.pth").content["position"]["step"] == 6
 
@@ -206,11 +227,22 @@ def test_asked_to_stop_a_run_saves_and_says_how_to_go_on(tmp_path, monkeypatch, 
     assert toy_run.same(tmp_path / "model.pth", short / "model.pth")
 
 
-def test_asked_to_stop_without_room_to_save_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("beside", [False, True])
+def test_asked_to_stop_without_room_to_save_is_an_error(tmp_path, monkeypatch, beside):
     _ask_at(monkeypatch, 4)
     _failing(monkeypatch, lambda number: number > 1)
     with pytest.raises(OSError, match="Read-only"):
-        toy_run.run(tmp_path, **SHORT)
+        toy_run.run(tmp_path, beside=beside, **SHORT)
+
+
+def test_what_goes_wrong_beside_the_steps_is_raised_where_it_is_waited_for():
+    background, done = Background(), []
+    background.start(lambda: done.append(1))
+    background.start(lambda: 1 // 0)
+    assert done == [1]
+    with pytest.raises(ZeroDivisionError):
+        background.wait()
+    background.wait()
 
 
 def test_agreements_come_seconds_apart_and_at_least_every_fifty_calls(monkeypatch):
