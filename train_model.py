@@ -20,7 +20,7 @@ import torch
 from data.bad_videos import BadVideoBudgetExceeded, BadVideoLedger
 from data.batch_mix import BatchMix, MixOptions
 from data.device_transforms import DeviceTransform
-from data.loaders import why_readers_died
+from data.loaders import keeps_workers, why_readers_died
 from data.modalities import MODALITIES
 from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import INTERRUPTED, USER_ERROR, usable_cores
@@ -143,7 +143,8 @@ class Job:
         facts = DataFacts(videos.name, videos.class_names, len(videos.train), videos.train.digest(),
                           videos.test.digest())
         self.state = RunState(config, self.trainer, facts, global_batch, bad_steps)
-        self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first)
+        self.record = RunRecord(folder, task, checkpoints, self.state.snapshot, self.state.state_dict, first,
+                                runtime.device.type != "cpu" and keeps_workers())
         self.ledger = BadVideoLedger(len(videos.train), config.bad_video_budget, config.strict,
                                      str(folder / "bad_videos.jsonl"))
         total = self.streams.steps_per_epoch * config.end_epoch

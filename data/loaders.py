@@ -137,7 +137,7 @@ class ClipLoader(DataLoader):
 def train_loader(dataset: ClipDataset, sampler: Any, workers: int, pin_memory: bool) -> ClipLoader:
     """ClipBatches of the position of a TrainSampler, or of what gives such lists. Persistent workers serve every epoch.
     """
-    if workers > 0 and not _keeps_workers():
+    if workers > 0 and not keeps_workers():
         _log.info("loader workers start anew for every pass: this PyTorch cannot keep them")
     return _loader(dataset, sampler, sampler.batch_size, workers, pin_memory)
 
@@ -168,14 +168,15 @@ class _EvalBatches:
             yield [(0, self.videos[video] * self.num_clips + clip) for video, clip in places]
 
 
-def _keeps_workers() -> bool:
+def keeps_workers() -> bool:
+    """Whether this PyTorch lets loader processes serve pass after pass; else each pass forks new ones."""
     return "persistent_workers" in inspect.signature(DataLoader.__init__).parameters
 
 
 def _loader(dataset: ClipDataset, batches: Any, batch_size: int, workers: int, pin_memory: bool) -> ClipLoader:
     options: Dict[str, Any] = {}
     rooms = None
-    if workers > 0 and _keeps_workers():
+    if workers > 0 and keeps_workers():
         options["persistent_workers"] = True
         if multiprocessing.get_context().get_start_method() == "fork":
             count = workers * PREFETCHED + SPARE_ROOMS

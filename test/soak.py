@@ -8,11 +8,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
 from conftest import write_video
 from soak_disks import disk_full, error_while_writing, immutable_folder, read_only_folder
+from soak_nodes import node_away
+from soak_resume import other_processes, other_workers
 from soak_run import ROOT, TASK, Failed, Skipped, Trainings, check, children, kill_all, wait_for
 
 from train.checkpoint import Checkpoints
@@ -32,11 +35,12 @@ def make_videos(root):
 def kills(runs, options, processes):
     """kill -9 at random moments, resumed each time."""
     _, seconds = runs.whole(processes)
-    done, rounds = 0, 0
+    done, rounds, places = 0, 0, Counter()
     while done < options.kills:
         rounds += 1
         folder = runs.root / ("killed-%d-%d" % (processes, rounds))
         while done < options.kills:
+            runs.forget_places()
             child = runs.start(folder, processes)
             try:
                 child.wait(runs.rng.uniform(0.2 * seconds, 0.9 * seconds))
@@ -44,11 +48,13 @@ def kills(runs, options, processes):
                 break
             except subprocess.TimeoutExpired:
                 done += 1
+                places[runs.place()] += processes > 1
             finally:
                 kill_all(child)
         runs.finish(folder, processes)
         runs.compare(folder, processes)
-    return "%d kills in %d runs" % (done, rounds)
+    known = ", ".join("%s %d" % row for row in sorted(places.items()) if row[1])
+    return "%d kills in %d runs%s" % (done, rounds, known and ": " + known)
 
 
 def kill_one_process(runs, options):
@@ -116,19 +122,21 @@ def flipped_and_cut(runs, options):
 
 
 def signal_then_resume(runs, options):
-    """SIGTERM to the only process, or to one of two: saved, code 0 within 30 s, and resumed exactly."""
-    for processes in (1, 2):
-        folder = runs.root / ("signal-%d" % processes)
+    """A signal to the only process, to one of two, or to their launcher: saved, code 0 within 30 s, resumed exactly."""
+    found = []
+    for name, processes, number in (("alone", 1, signal.SIGTERM), ("one-of-two", 2, signal.SIGTERM),
+                                    ("launcher", 2, signal.SIGUSR1)):
+        folder = runs.root / ("signal-" + name)
         child = runs.start(folder, processes)
         wait_for(lambda: (folder / TASK / "checkpoints" / "newest").exists(), 900, "the first checkpoint")  # noqa: B023
         begin = time.time()
-        os.kill(child.pid if processes == 1 else children(child.pid)[-1], signal.SIGTERM)
-        check(child.wait(600) == 0 and "stopped by" in runs.said(folder), "exit code %d" % child.returncode)
-        seconds = time.time() - begin
-        check(seconds < options.stop_within, "took %.0f s" % seconds)
+        os.kill(children(child.pid)[-1] if name == "one-of-two" else child.pid, number)
+        check(child.wait(600) == 0 and "with --resume goes on" in runs.said(folder), "exit code %d" % child.returncode)
+        found.append("%s %.1f s" % (name, time.time() - begin))
+        check(time.time() - begin < options.stop_within, found[-1])
         runs.finish(folder, processes)
         runs.compare(folder, processes)
-    return "one process, and one of two; the last within %.1f s" % seconds
+    return "ended after: " + ", ".join(found)
 
 
 def rank_killed_under_torchrun(runs, options):
@@ -205,17 +213,15 @@ def toys(runs, options):
 
 
 def two_machines(runs, options):
-    scripts = sorted((ROOT / "test").glob("two_machines.*"))
-    if not scripts:
-        raise Skipped("no test/two_machines.*")
-    command = [sys.executable] if scripts[0].suffix == ".py" else ["bash"]
-    check(subprocess.call(command + [str(scripts[0])], cwd=str(ROOT)) == 0, "see above")
-    return "as %s" % scripts[0].name
+    """Cables cut, ranks and machines frozen, on the smallest run."""
+    check(subprocess.call([sys.executable, "test/two_machines.py"], cwd=str(ROOT)) == 0, "see above")
+    return "as test/two_machines.py"
 
 
 TESTS = (kill_one_process, kill_two_processes, kill_inside_a_save, flipped_and_cut, disk_full, read_only_folder,
-         immutable_folder, error_while_writing, signal_then_resume, rank_killed_under_torchrun, reader_killed,
-         small_shared_memory, not_a_number, hostile_files, toys, two_machines)
+         immutable_folder, error_while_writing, signal_then_resume, rank_killed_under_torchrun, other_processes,
+         other_workers, reader_killed, small_shared_memory, not_a_number, hostile_files, toys, two_machines,
+         node_away)
 
 
 def main():
@@ -225,6 +231,9 @@ def main():
         parser.add_argument("--" + name, type=int, default=count)
     parser.add_argument("tests", nargs="*", help="some of " + " ".join(names))
     options = parser.parse_args()
+    unknown = [name for name in options.tests if name not in names]
+    if unknown:
+        parser.error("no test %s; there are %s" % (unknown[0], ", ".join(names)))
     rows = []
     with tempfile.TemporaryDirectory(prefix="soak-") as root:
         runs = Trainings(root, options.steps, options.every, make_videos(Path(root) / "videos"))
@@ -234,11 +243,11 @@ def main():
                 said, verdict = names[name](runs, options), "pass"
             except Skipped as reason:
                 said, verdict = str(reason), "skip"
-            except (Failed, OSError, ValueError, subprocess.SubprocessError) as error:
+            except Exception as error:  # whatever it is, the table says it
                 said, verdict = "%s: %s" % (type(error).__name__, error), "fail"
-            rows.append((name, said.split("\n")[0][:90], time.time() - begin, verdict))
+            rows.append((name, said.split("\n")[0][:130], time.time() - begin, verdict))
             print("%s: %s, %s, %.0f s" % (name, verdict, said, rows[-1][2]), flush=True)
-    print("\n" + "\n".join("%-28s %-92s %6.0f s  %s" % row for row in rows))
+    print("\n" + "\n".join("%-28s %-132s %6.0f s  %s" % row for row in rows))
     return int(any(row[3] == "fail" for row in rows))
 
 

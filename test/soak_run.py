@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from train.whereabouts import read_beats
+
 ROOT = Path(__file__).resolve().parents[1]
 TASK = "t"
 
@@ -32,6 +34,7 @@ class Trainings:
 
     def __init__(self, root, steps, every, videos):
         self.root, self.steps, self.every, self.videos = Path(root), steps, every, videos
+        self.temporary = self.root / "tmp"
         self.rng = random.Random(1)
         self._whole = {}
 
@@ -39,8 +42,9 @@ class Trainings:
         """The command line of a run; by torchrun where there are several processes."""
         command = [sys.executable]
         if processes > 1:
-            command += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0",
-                        "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--max_restarts", "3"]
+            command += ["-m", "train.agent", "torch.distributed.run", "--nproc_per_node", str(processes),
+                        "--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0",
+                        "--max_restarts", "3"]
         return command + [
             "train_model.py", "--dataset", "folder", "--data-root", str(self.videos), "--network", "RESNET50_3D",
             "--crop-size", "32", "--clip-length", "4", "--train-frame-interval", "2", "--val-frame-interval", "2",
@@ -51,15 +55,28 @@ class Trainings:
 
     def start(self, folder, processes=1, *more, before=()):
         """A run in a process group of its own; its words go to FOLDER/said."""
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, self.temporary):
+            place.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ, TMPDIR=str(self.temporary))
         with open(str(folder.parent / (folder.name + ".said")), "ab") as said:
             return subprocess.Popen([*before, *self.command(folder, processes, *more)], cwd=str(ROOT), stdout=said,
-                                    stderr=said, start_new_session=True)
+                                    stderr=said, start_new_session=True, env=environment)
 
     def said(self, folder):
         """All that the runs of a folder wrote on the terminal."""
         path = folder.parent / (folder.name + ".said")
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def forget_places(self):
+        """Removes what earlier processes said of where they stand."""
+        for path in self.temporary.glob("glore_beats_*/*.json"):
+            path.unlink()
+
+    def place(self):
+        """Where one of several processes last stood, in a word; they tell twice a second."""
+        beats = [beat for folder in self.temporary.glob("glore_beats_*") for beat in read_beats(folder)]
+        words = ("starting", "saving", "precise BN", "evaluation", "training", "first batch")
+        return next((word for beat in beats for word in words if word in beat.place), "before it is known")
 
     def finish(self, folder, processes=1, *more, code=0, within=1800, before=()):
         """A run to its end."""

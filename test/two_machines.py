@@ -65,8 +65,8 @@ class Machines:
     def cable(self, state):
         ip("-n", self.spaces["B"], "link", "set", self.ends["B"], state)
 
-    def launch(self, name, log, timeout, steps, restarts):
-        """A launcher on a machine, as test/launch.sh starts it."""
+    def launch(self, name, log, words, restarts=0):
+        """A launcher on a machine, as test/launch.sh starts it, with these words behind it."""
         env = dict(os.environ, NNODES="2", NPROC="1", NODE_RANK="01"["AB".index(name)], OMP_NUM_THREADS="1",
                    PYTHON=sys.executable)
         if has_torchrun():
@@ -75,7 +75,7 @@ class Machines:
             env.update(MASTER_ADDR=self.address, MASTER_PORT=str(self.port))
         script = 'eval "$("$PYTHON" -m train.launch 1 --resume)"; exec "$PYTHON" "${launcher[@]}" "$@"'
         command = ["ip", "netns", "exec", self.spaces[name]] if self.cabled else []
-        command += ["bash", "-c", script, "launch", JOB, str(timeout), str(steps), str(PAUSE)]
+        command += ["bash", "-c", script, "launch", *map(str, words)]
         return subprocess.Popen(command, cwd=str(ROOT), env=env, stdout=log, stderr=subprocess.STDOUT,
                                 start_new_session=True)
 
@@ -88,7 +88,7 @@ class Trial:
         self.agents = {}
         for name, path in self.logs.items():
             with open(str(path), "wb") as log:
-                self.agents[name] = machines.launch(name, log, timeout, steps, restarts)
+                self.agents[name] = machines.launch(name, log, (JOB, timeout, steps, PAUSE), restarts)
 
     def text(self, name):
         return self.logs[name].read_text(errors="replace")

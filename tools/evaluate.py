@@ -40,6 +40,7 @@ from train import device as devices
 from train.evaluate import PROTOCOL
 from train.log import LOGGER, start_logging
 from train.video_scores import VideoScores, VideoTable
+from train.whereabouts import HERE
 
 PUBLISHED = 92.39  # top-1 in percent, UCF-101, split 1
 OF_FUSION = ("fuse", "weights", "json", "scores", "confusion", "device", "workers")  # what --fuse takes
@@ -168,6 +169,7 @@ def score_videos(runner: Runner, data: Data, views: Views) -> Any:
 
 def evaluate(options: argparse.Namespace, machine: Machine) -> Dict[str, Any]:
     """Evaluates the checkpoint; the report, on every process. Rank 0 writes --scores."""
+    HERE.at("starting: opening the checkpoint and the lists")
     began, views = time.time(), views_of(options)
     spec = find_dataset(options.dataset) if options.dataset else None
     trained = open_trained(options.checkpoint, machine.device, options.network, options.classes,

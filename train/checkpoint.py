@@ -58,6 +58,11 @@ class Checkpoints:
         """Where the checkpoint of a step between two evaluations lies."""
         return self.folder / ("%s_step-%08d.pth" % (self.task, step))
 
+    def path_of(self, content: Mapping[str, Any]) -> Path:
+        """Where that of a content lies."""
+        evaluated = content.get("evaluated", True)
+        return self.path(content["epoch"]) if evaluated else self.step_path(content["position"]["step"])
+
     def newest_first(self) -> List[Path]:
         """All of them: those that `newest` names, then others, epochs before steps."""
         here = {path.name for path in self.folder.iterdir() if self._name.match(path.name)} \
@@ -75,8 +80,7 @@ class Checkpoints:
         """Writes the checkpoint of `content`'s epoch or step and names it the newest; then removes what is neither
         among the newest nor the best. OSError where it cannot be written: the others are then as they were.
         """
-        evaluated = content.get("evaluated", True)
-        path = self.path(content["epoch"]) if evaluated else self.step_path(content["position"]["step"])
+        path = self.path_of(content)
         weights = {_PREFIX + name: value.cpu() for name, value in state_dict.items()}
         save_tensors(dict(content, schema=SCHEMA, sealed=True, state_dict=weights), path)
         order = [path] + [other for other in self.newest_first() if other != path]

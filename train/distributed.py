@@ -69,12 +69,13 @@ def start(ranks: Ranks, backend: str, dist_url: str, timeout: float = 600.0) -> 
         store = _unused_store(dist_url, ranks.world_size, limit)
         meeting: Dict[str, Any] = {"init_method": dist_url} if store is None else {"store": store}
         dist.init_process_group(backend, rank=ranks.rank, world_size=ranks.world_size, timeout=limit, **meeting)
+        if ranks.world_size > 1:
+            watch = Watch(ranks.rank, ranks.world_size, timeout, _second_store(dist_url, ranks.world_size, limit))
+            watch.start()
+            HERE.watch = watch
     except RuntimeError as error:
         raise ConnectionError("rank %d of %d did not meet the others within --dist-timeout %g seconds (%s)" % (
             ranks.rank, ranks.world_size, timeout, str(error).strip().splitlines()[0]))
-    if ranks.world_size > 1:
-        HERE.watch = Watch(ranks.rank, ranks.world_size, timeout, _second_store(dist_url, ranks.world_size))
-        HERE.watch.start()
 
 
 def _unused_store(dist_url: str, world_size: int, limit: datetime.timedelta) -> Optional[Any]:
@@ -84,20 +85,22 @@ def _unused_store(dist_url: str, world_size: int, limit: datetime.timedelta) -> 
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist_url != "env://":
         return None
-    store = _second_store(dist_url, world_size)
+    store = _second_store(dist_url, world_size, limit)
     assert store is not None
     store.set_timeout(limit)
     return dist.PrefixStore("glore/attempt %s" % attempt, store)
 
 
-def _second_store(dist_url: str, world_size: int) -> Optional[Any]:
-    """A connection to the group's store beside the group's own, which may be waiting; None where there is none."""
+def _second_store(dist_url: str, world_size: int, limit: datetime.timedelta) -> Optional[Any]:
+    """A connection to the group's store beside the group's own, which may be waiting; None where there is none. It is
+    sought for no longer than the limit.
+    """
     place = _address(dist_url)
     if place is None:
         return None
     known = inspect.getdoc(dist.TCPStore.__init__) or ""
     options: Dict[str, Any] = {"wait_for_workers": False} if "wait_for_workers" in known else {}
-    store = dist.TCPStore(place[0], place[1], world_size, False, **options)
+    store = dist.TCPStore(place[0], place[1], world_size, False, timeout=limit, **options)
     store.set_timeout(STORE_TIMEOUT)
     return store
 

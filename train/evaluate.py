@@ -13,6 +13,7 @@ from train.distributed import all_reduce_sum
 from train.log import LOGGER
 from train.metrics import ClassificationMetrics, Scores
 from train.prefetch import Prefetcher
+from train.whereabouts import HERE
 
 PROTOCOL = "one centre clip a video, short side resized, centre crop"
 
@@ -50,6 +51,7 @@ def evaluate(model: nn.Module, batches: Iterable[Any], transform: Callable[[Any]
     `batches` are host batches with clip, label, readable, failures; `transform` and `views` as in `each_batch`;
     `on_logits` is given each batch on the device with its logits (N, V, K).
     """
+    HERE.at("evaluation")
     metrics = ClassificationMetrics(precision.device)
     for batch, logits in each_batch(model, batches, transform, precision, views):
         if batch.failures and on_failures is not None:

@@ -2,6 +2,7 @@
 result.json. Rank 0 writes.
 """
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import torch
 
+from train.background import Background
 from train.checkpoint import Checkpoints
 from train.curves import draw_curves
 from train.files import remove_leftovers, save_tensors, write_atomically
@@ -33,15 +35,17 @@ class RunRecord:
     """Takes the loop's reports. Every process calls it; only `writes` ones touch the disk.
 
     `snapshot` gives what a checkpoint holds beside weights and position; every process calls it, as it sums over them.
-    `failure` is the error of the newest checkpoint where it could not be written.
+    `beside`: a checkpoint is copied, and written while the steps go on. `failure` is the error of the newest one where
+    it could not be written; it is known once that is `settled`.
     """
 
     def __init__(self, folder: Path, task: str, checkpoints: Checkpoints, snapshot: Callable[..., Dict[str, Any]],
-                 state_dict: Callable[[], Dict[str, torch.Tensor]], writes: bool) -> None:
+                 state_dict: Callable[[], Dict[str, torch.Tensor]], writes: bool, beside: bool = False) -> None:
         self.folder, self.task, self.writes, self.shows_progress = folder, task, writes, writes
         self.best = Best()
         self.failure: Optional[OSError] = None
         self._checkpoints, self._snapshot, self._state_dict = checkpoints, snapshot, state_dict
+        self._saving = Background() if beside else None
         self._scalars, self._samples = Scalars(folder, False), Lines(None)
         self._drawing = True
 
@@ -96,22 +100,34 @@ class RunRecord:
             self.save(position, True, own)
 
     def save(self, position: Position, evaluated: bool, own: Optional[torch.Tensor] = None) -> Optional[Path]:
-        """Writes a checkpoint; the path, or None where it could not be written, or not by this process.
+        """Writes a checkpoint, or begins to, when the one before is written; its path, None on other processes.
 
         `own`: the BatchNorm statistics that training goes on with, where they are not the network's now.
         """
         content = dict(self._snapshot(position, evaluated, own), best=vars(self.best).copy())
         if not self.writes:
             return None
+        weights = self._state_dict()
+        if self._saving is None:
+            self._write(content, weights)
+        else:
+            self._saving.start(functools.partial(self._write, copied(content), copied(weights)))
+        return self._checkpoints.path_of(content)
+
+    def _write(self, content: Dict[str, Any], weights: Dict[str, torch.Tensor]) -> None:
         try:
-            path = self._checkpoints.save(content, self._state_dict())
+            path = self._checkpoints.save(content, weights)
         except OSError as error:
             self.failure = error
             LOGGER.warning("not saved, older checkpoints are untouched: %s", error)
-            return None
-        self.failure = None
-        LOGGER.info("saved %s", path)
-        return path
+        else:
+            self.failure = None
+            LOGGER.info("saved %s", path)
+
+    def settle(self) -> None:
+        """Waits for the checkpoint that is being written."""
+        if self._saving is not None:
+            self._saving.wait()
 
     def _draw(self) -> bool:
         try:
@@ -124,6 +140,7 @@ class RunRecord:
         """model.pth (`weights`, or the network's), result.json and the table line. OSError where they, or the last
         checkpoint, cannot be written.
         """
+        self.settle()
         if self.writes:
             weights = self._state_dict() if weights is None else weights
             save_tensors({k: v.cpu() for k, v in weights.items()}, self.folder / "model.pth")
@@ -142,9 +159,17 @@ class RunRecord:
             print("\n".join(table_lines(result)), flush=True)
 
     def close(self) -> None:
-        """Closes the files."""
+        """Closes the files, when what is being written is."""
+        self.settle()
         self._scalars.close()
         self._samples.close()
+
+
+def copied(content: Any) -> Any:
+    """The same with its tensors on the host, and nobody else's."""
+    if isinstance(content, dict):
+        return {name: copied(value) for name, value in content.items()}
+    return content.detach().to("cpu", copy=True) if isinstance(content, torch.Tensor) else content
 
 
 def describe_scores(scores: Scores) -> str:

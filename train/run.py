@@ -54,9 +54,9 @@ class Run:
 
     `data` has training(epoch, samples, steps) and statistics(epoch, steps), which give the host batches of so many
     steps, evaluation(), which gives all, evaluation_steps, and how many of these every process has at least,
-    common_evaluation_steps; `record` has interval(...), epoch(...), save(...), samples(...), failure and shows_progress
-    (every process calls it, rank 0 writes); `failed` takes the videos of a batch that could not be read; without any,
-    it looks for those of other processes.
+    common_evaluation_steps; `record` has interval(...), epoch(...), save(...), settle(), samples(...), failure and
+    shows_progress (every process calls it, rank 0 writes); `failed` takes the videos of a batch that could not be read;
+    without any, it looks for those of other processes.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan, data: Any, record: Any, meter: SpeedMeter,
@@ -85,7 +85,6 @@ class Run:
             return self._evaluate()
 
     def _evaluate(self) -> Scores:
-        HERE.at("evaluation")
         source = self.stop.watch(self.data.evaluation(), self.data.common_evaluation_steps)
         batches = progress(source, self.data.evaluation_steps, "evaluate", self.record.shows_progress)
         scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
@@ -136,6 +135,7 @@ class Run:
     def _end(self, position: Position) -> NoReturn:
         HERE.at("step %d: saving, as it was asked to stop" % position.step)
         path = self.record.save(position, evaluated=False)
+        self.record.settle()
         if self.record.failure:
             raise self.record.failure
         raise Stopped("stopped by %s after step %d%s; the same command with --resume goes on from there" % (
@@ -143,6 +143,7 @@ class Run:
 
     def _close_epoch(self, position: Position) -> Scores:
         """What follows the steps of an epoch, or of the run: statistics, evaluation, record and checkpoint."""
+        self.record.settle()  # what follows may start processes, which must not happen in the middle of other work
         done = self.plan.steps_left(position) == 0
         own = self.trainer.statistics()  # with these a run goes on where it ends within an epoch
         try:

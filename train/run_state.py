@@ -20,9 +20,9 @@ from train.run import Position
 from train.speed import Speed
 
 # The options that a resumed run must share with its beginning. What the schedule makes of its own is compared as such.
-SAME = ("dataset", "split", "random_seed", "shuffle_window", "clip_length", "train_frame_interval", "crop_size",
-        "epoch_div_factor", "weight_decay", "clip_grad_norm", "fine_tune", "precise_bn", "sync_bn", "mixup", "cutmix",
-        "random_erasing", "label_smoothing")
+SAME = ("dataset", "split", "random_seed", "shuffle_window", "clip_length", "train_frame_interval",
+        "val_frame_interval", "crop_size", "batch_size", "epoch_div_factor", "weight_decay", "clip_grad_norm",
+        "fine_tune", "precise_bn", "sync_bn", "mixup", "cutmix", "random_erasing", "label_smoothing")
 
 
 class DataFacts(NamedTuple):
@@ -48,7 +48,7 @@ def keep_global_batch(config: TrainConfig, saved: Saved, world_size: int) -> Tra
     processes: each then takes more batches for a step, or fewer.
 
     CheckpointError, naming what would fit, where that cannot be. Another --batch-size is left as it is: it is refused
-    later, unless it makes the same step.
+    later, unless it may change.
     """
     wanted, before = saved.content["global_batch"], saved.content["config"]
     per_round = config.batch_size * world_size
@@ -59,7 +59,7 @@ def keep_global_batch(config: TrainConfig, saved: Saved, world_size: int) -> Tra
         fitting = [n for n in range(1, wanted // config.batch_size + 1) if wanted % (config.batch_size * n) == 0]
         advice = "start %s of them" % " or ".join(str(n) for n in fitting)
         if wanted % world_size == 0:
-            advice += ", or give --batch-size %d" % (wanted // world_size)
+            advice += ", or give --batch-size %d --allow-change batch_size" % (wanted // world_size)
         raise CheckpointError("--resume %s: its steps take %d clips, which %d processes with --batch-size %d cannot "
                               "share evenly: %s" % (saved.path, wanted, world_size, config.batch_size, advice))
     LOGGER.info("--accumulate %d: %d processes take the %d clips of a step in turns", wanted // per_round, world_size,
@@ -156,6 +156,8 @@ class RunState:
             expected.update({name: config[name] for name in SAME}, global_batch=self.global_batch,
                             train_list=self.data.train_list, test_list=self.data.test_list,
                             schedule=checkpoint.plain(vars(self.trainer.schedule)))
+            if config["ema_decay"] and saved.content.get("ema"):  # one may begin, or be left out; the log says so
+                expected["ema_decay"] = config["ema_decay"]
             if "train_list" not in saved.content:  # an older version's
                 expected["num_train_videos"] = self.data.num_train
         checkpoint.check_same_run(saved, expected, self.config.allow_change)

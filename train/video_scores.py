@@ -11,6 +11,7 @@ from torch import Tensor
 
 from train.distributed import Ranks, all_reduce_sum
 from train.metrics import best_classes
+from train.whereabouts import HERE
 
 ROWS_AT_ONCE = 4096  # of a process, in one reduction
 
@@ -56,6 +57,7 @@ class VideoScores:
 
     def table(self, device: torch.device) -> VideoTable:
         """All videos, on every process. ValueError where the network gave no numbers."""
+        HERE.at("gathering the scores of all videos")
         scores = (self._sums / self._views).float() * self._readable[:, None].float()
         best = self._best if self._views == 1 else best_classes(self._sums)
         whole = gather_rows(scores, self._num_videos, self._ranks, device)

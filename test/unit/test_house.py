@@ -88,8 +88,30 @@ def test_a_planted_call_of_a_device_is_found():
     assert _device_names("import torch\ntorch.cuda.synchronize()\nx.cuda()\ny = torch.npu.Stream()") == [2, 3, 4]
 
 
-COLLECTIVES = {"all_reduce_sum", "average_buffers", "barrier", "wrap", "evaluate", "refine_batchnorm", "gather_rows",
-               "gather_texts", "reestimate_statistics", "synchronize_norms", "all_reduce", "fit", "agreed", "table"}
+# Calls that every process must make; OWNER.NAME where others have the name.
+COLLECTIVES = {"all_reduce", "all_reduce_sum", "average_buffers", "barrier", "gather_rows", "gather_texts", "wrap",
+               "init_process_group", "_unused_store", "synchronize_norms", "refine_batchnorm", "reestimate_statistics",
+               "agreed", "stop.watch", "evaluate", "_evaluate", "_settle_and_evaluate", "_assess", "_close_epoch",
+               "_train_epoch", "_save_or_stop", "_end", "_report", "fit", "snapshot", "_snapshot", "record.save",
+               "self.save", "record.epoch", "bad_steps.note", "_dump", "state.resume", "self._check", "build_trainer",
+               "distributed.start", "start_runtime", "start_machine", "score_videos", "collected.table", "_execute",
+               "job.execute", "compose", "Job", "trainer.step", "_Normalize.apply", "profile_steps", "_step"}
+BY_ANOTHER_NAME = {  # functions that make such calls, and how they are called themselves
+    "watch": "stop.watch", "save": "record.save", "epoch": "record.epoch", "note": "bad_steps.note",
+    "resume": "state.resume", "_check": "self._check", "start": "distributed.start", "table": "collected.table",
+    "execute": "job.execute", "__init__": "Job", "forward": "_Normalize.apply", "backward": "_Normalize.apply"}
+TOGETHER = [p for p in SOURCES if p.parent == ROOT / "train"] + [
+    ROOT / name for name in ("train_model.py", "tools/running.py", "tools/evaluate.py")]  # what several processes run
+
+
+def _collectives_in(tree):
+    """Lines of the calls that every process must make."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            owner = getattr(node.func, "value", None)
+            if COLLECTIVES & {name, "%s.%s" % (getattr(owner, "attr", getattr(owner, "id", "")).strip("_"), name)}:
+                yield node.lineno
 
 
 def _is_of_one_rank(test):
@@ -109,15 +131,21 @@ def _collectives_of_one_rank(source):
                 continue
             leaves = isinstance(statement.body[-1], (ast.Return, ast.Continue, ast.Break))
             parts = statement.body + statement.orelse + (block[place + 1:] if leaves else [])
-            for node in (node for part in parts for node in ast.walk(part) if isinstance(node, ast.Call)):
-                if getattr(node.func, "attr", getattr(node.func, "id", "")) in COLLECTIVES:
-                    found.add(node.lineno)
+            found.update(line for part in parts for line in _collectives_in(part))
     return sorted(found)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_process_waits_for_others_where_only_some_come(path):
     assert _collectives_of_one_rank(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", TOGETHER, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_makes_calls_of_all_processes_is_one_itself(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and list(_collectives_in(node)):
+            known = BY_ANOTHER_NAME.get(node.name, node.name)
+            assert known in COLLECTIVES | {"main", "run"}, "%s: add %s to COLLECTIVES" % (path, node.name)
 
 
 def test_a_planted_collective_of_one_rank_is_found():

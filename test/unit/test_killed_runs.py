@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 HERE = Path(__file__).resolve().parent
-JOBS = ("killed", "killed_among_two", "stopped_among_two", "fewer_processes")
+JOBS = ("killed", "killed_beside", "killed_among_two", "stopped_among_two", "fewer_processes")
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,10 @@ def found(tmp_path_factory):
 
 def test_killed_in_a_step_in_precise_bn_in_an_evaluation_and_in_a_save(found):
     assert found["killed"] == {"codes": [[-9]] * 6 + [[0]], "same": True, "samples": ""}
+
+
+def test_killed_while_checkpoints_are_written_beside_the_steps(found):
+    assert found["killed_beside"] == {"codes": [[-9]] * 4 + [[0]], "same": True, "samples": ""}
 
 
 def test_one_of_two_processes_killed(found):

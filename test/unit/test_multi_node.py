@@ -11,7 +11,7 @@ import pytest
 
 from network import build_network
 from network.flops import count_parameters
-from train.config import RECIPES
+from train.config import PROCESSES, RECIPES
 from train.launch import plan
 from train.options import parse_options
 
@@ -38,11 +38,13 @@ def test_commands_start_what_they_say(command):
     assert recipe in RECIPES and (ROOT / "test" / ("train_%s.sh" % recipe)).is_file()
     parse_options(options)
     assert ("--resume" in options) == ("MAX_RESTARTS" in variables)
-    found = plan(variables, 8, True)
+    processes = PROCESSES.get(recipe, 1)
+    found = plan(variables, processes, True)
     assert found.nodes == (1 if "NNODES" not in variables and "srun" not in command else 2)
-    assert found.nproc == int(variables.get("NPROC", 8)) and "torch.distributed.run" in found.launcher
-    if "RDZV_ENDPOINT" not in variables:
-        assert plan(variables, 8, False).nodes == found.nodes  # PyTorch 1.5 and 1.8
+    assert found.nproc == int(variables.get("NPROC", processes))
+    assert ("torch.distributed.run" in found.launcher) == (processes > 1 or "MAX_RESTARTS" in variables)
+    if not {"RDZV_ENDPOINT", "MAX_RESTARTS"} & set(variables):
+        assert plan(variables, processes, False).nodes == found.nodes  # PyTorch 1.5 and 1.8
 
 
 def test_the_script_prints_what_it_would_start():

@@ -121,7 +121,16 @@ def killed(out):
             "samples": lost_or_twice(out / "cut")}
 
 
-JOBS = {job.__name__: job for job in (killed, killed_among_two, stopped_among_two, fewer_processes)}
+def killed_beside(out):
+    """The same where checkpoints are written while the steps go on."""
+    several(out / "whole")
+    faults = [(files.os, "fsync", 2), (toy_run, "clips", 4), (files.os, "replace", 3), (toy_run, "clips", 9), None]
+    codes = [several(out / "cut", fault_of=lambda rank: fault, resume="auto", beside=True) for fault in faults]  # noqa: B023
+    return {"codes": codes, "same": same(out / "whole" / "model.pth", out / "cut" / "model.pth"),
+            "samples": lost_or_twice(out / "cut")}
+
+
+JOBS = {job.__name__: job for job in (killed, killed_beside, killed_among_two, stopped_among_two, fewer_processes)}
 
 
 def main(folder, names):

@@ -78,7 +78,8 @@ def network():
 class ToyJob:
     """As train_model.Job, with the toys."""
 
-    def __init__(self, folder, config=CONFIG, spoilt=(), last_step=0, lists=("a", "b"), log_samples=True):
+    def __init__(self, folder, config=CONFIG, spoilt=(), last_step=0, lists=("a", "b"), log_samples=True,
+                 beside=False):
         rank, world = distributed.rank(), distributed.world_size()
         self.folder, self.world = Path(str(folder)), world
         checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints", "t", config.keep)
@@ -96,7 +97,8 @@ class ToyJob:
         size = data.sampler.global_batch
         facts = DataFacts("toy", list("abc"), TRAIN, *(name * 64 for name in lists))
         self.state = RunState(config, self.trainer, facts, size, self.bad_steps)
-        self.record = RunRecord(self.folder, "t", checkpoints, self.state.snapshot, self.state.state_dict, rank == 0)
+        self.record = RunRecord(self.folder, "t", checkpoints, self.state.snapshot, self.state.state_dict, rank == 0,
+                                beside)
         self.record._drawing = False  # takes as long as the run
         plan = Plan(config.end_epoch, TRAIN, size, last_step or TRAIN // size * config.end_epoch, config.precise_bn,
                     config.save_frequency, config.save_every)
@@ -124,7 +126,8 @@ class ToyJob:
 
 def run(folder, **changes):
     """One run, or what is left of it where there is a checkpoint."""
-    options = {name: changes.pop(name) for name in ("spoilt", "last_step", "lists", "log_samples") if name in changes}
+    options = {name: changes.pop(name) for name in ("spoilt", "last_step", "lists", "log_samples", "beside")
+               if name in changes}
     return ToyJob(folder, dataclasses.replace(CONFIG, **changes), **options).execute()
 
 

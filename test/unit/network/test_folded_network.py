@@ -1,5 +1,6 @@
 """Whole networks in folded execution: as the reference in every use; and what the reference is, frozen."""
 import copy
+import math
 import statistics
 
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from network import build_network, execution
 from network.flops import count_flops
 from network.resnet3d import GloReResNet3d, NetworkSpec, StageSpec
+from network.workspace import Workspace
 from train import distributed
 from train.amp import Precision
 from train.optim import build_sgd, parameter_groups
@@ -75,6 +77,29 @@ def test_logits_and_gradients(spec, training):
     with torch.no_grad():
         assert distance(twin(clips()), net(clips())) < 1e-10
         assert distance(twin.float()(clips().float()), net.float()(clips().float())) < 1e-4
+
+
+WIDE = NetworkSpec("WIDE", (
+    StageSpec("conv2", 1, 4, 16, (1, 1, 1), (1,)), StageSpec("conv3", 2, 128, 24, (2, 2, 2), (1,), (1,)),
+    StageSpec("conv4", 1, 6, 24, (1, 2, 2), (1,)), StageSpec("conv5", 1, 8, 32, (1, 2, 2), ())), "", "")
+
+
+@needs_folded
+@pytest.mark.parametrize("count, size", [(1, 32), (3, 32), (2, 96)])
+def test_nothing_is_read_before_it_is_written(count, size, monkeypatch):
+    """Memory that comes uninitialised is given as NaN: a step and an evaluation are what they are without that."""
+    empty, results = Workspace.empty, []
+    net = network(WIDE).float()
+    assert execution.set_execution(net, "folded") == "folded"
+    for spoilt in (False, True):
+        twin, clip = copy.deepcopy(net), clips(size=size).float()[:1].repeat(count, 1, 1, 1, 1)
+        if spoilt:
+            monkeypatch.setattr(Workspace, "empty", lambda *args: empty(*args).fill_(math.nan))
+            monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *shape: self.new_full(shape, math.nan))
+        twin.train()(clip).sum().backward()
+        with torch.no_grad():
+            results.append([p.grad for p in twin.parameters()] + [twin.eval()(clip)])
+    assert all(torch.equal(*both) and torch.isfinite(both[0]).all() for both in zip(*results))
 
 
 @needs_folded

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from train import agent
+from train import agent, stopping
 from train.agent import GRACE, JOINING, Watchdog
 from train.whereabouts import LOST, Beat
 
@@ -97,6 +97,45 @@ def test_the_launchers_end_is_the_watchdogs(tmp_path):
     done = subprocess.run([sys.executable, "-m", "train.agent", "launcher", "--a", "b"], cwd=str(ROOT),
                           stdout=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=str(tmp_path)))
     assert done.returncode == 7 and b"'--a', 'b'" in done.stdout
+
+
+# A launcher that wants the signals for itself, as PyTorch's do, and whose process ends in order when it is asked to.
+ASKED = """
+import signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", '''
+import signal
+def end(number, frame):
+    print("asked by", number, flush=True)
+    raise SystemExit(0)
+signal.signal(signal.SIGTERM, end), signal.signal(signal.SIGUSR1, end)
+print("ready", flush=True)
+while True:
+    signal.pause()
+'''], start_new_session=True)
+signal.signal(signal.SIGTERM, lambda number, frame: child.kill())
+sys.exit(child.wait())
+"""
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_who_asks_the_launcher_to_stop_asks_its_processes(tmp_path, number):
+    (tmp_path / "launcher.py").write_text(ASKED)
+    started = subprocess.Popen([sys.executable, "-m", "train.agent", "launcher"], cwd=str(ROOT), stdout=subprocess.PIPE,
+                               universal_newlines=True, env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    assert started.stdout.readline() == "ready\n"
+    started.send_signal(number)
+    assert agent.SIGNALS == stopping.SIGNALS
+    assert started.communicate(timeout=20)[0] == "asked by %d\n" % number and started.returncode == 0
+
+
+def test_a_launcher_that_has_started_nothing_ends_by_the_signal(tmp_path):
+    (tmp_path / "launcher.py").write_text("import time; print('waits', flush=True); time.sleep(60)")
+    started = subprocess.Popen([sys.executable, "-m", "train.agent", "launcher"], cwd=str(ROOT), stdout=subprocess.PIPE,
+                               env=dict(os.environ, PYTHONPATH=str(tmp_path)))
+    assert started.stdout.readline() == b"waits\n"
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(20) == -signal.SIGTERM
+    started.stdout.close()
 
 
 def test_torn_and_foreign_beats_are_passed_over(tmp_path):
