@@ -116,6 +116,11 @@ def _open_torchscript(data: bytes, trained: Trained, shape: Shape) -> Answer:
 
 def _write_safetensors(trained: Trained, shape: Shape, metadata: Dict[str, str]) -> bytes:
     from safetensors.torch import save
+    told = ("dataset", "split", "network", "modality")  # no paths of this machine
+    config = {name: trained.config[name] for name in told if name in trained.config}
+    config.update(clip_length=trained.geometry.clip_length, train_frame_interval=trained.geometry.train_interval,
+                  val_frame_interval=trained.geometry.val_interval, crop_size=trained.geometry.crop)
+    metadata = dict(metadata, config=json.dumps(config))  # as a checkpoint has it, for network/safetensors_file.py
     return save({name: value.contiguous() for name, value in trained.network.state_dict().items()}, metadata)
 
 

@@ -31,7 +31,7 @@ class OnnxPredictor:
         """{"path", "top": [{"class", "probability"}, ...]}, or {"path", "error"} where it cannot be read."""
         try:
             clip = self.clip(path)
-        except ValueError as error:
+        except (ValueError, cv2.error) as error:
             return {"path": path, "error": str(error)}
         batch = self.input.shape[0] if isinstance(self.input.shape[0], int) else 1
         clips = np.repeat(clip[None], batch, 0)                                 # (N, C, T, H, W)
