@@ -92,6 +92,14 @@ def check_options(options: argparse.Namespace) -> Shape:
     return Shape(0 if options.dynamic_batch else batch, opset)
 
 
+def check_numbers(trained: Trained) -> None:
+    """ValueError that names the first tensor that holds something else."""
+    for name, tensor in trained.network.state_dict().items():
+        if not (tensor.double().abs() < float("inf")).all():
+            raise ValueError("%s: %s holds values that are infinite or no numbers: take an earlier checkpoint"
+                             % (trained.path, name))
+
+
 def videos_of(options: argparse.Namespace, trained: Trained) -> VideoList:
     """The videos to verify by. ValueError where nothing says which."""
     if options.videos:
@@ -143,6 +151,7 @@ def run(options: argparse.Namespace) -> int:
     spec = find_dataset(options.dataset) if options.dataset else None
     trained = open_trained(options.checkpoint, "cpu", options.network, options.classes, geometry_typed(options),
                            spec.defaults if spec else None)
+    check_numbers(trained)
     metadata = metadata_of(trained)
     set_execution(trained.network, "reference")
     for line in trained.notes:

@@ -18,6 +18,7 @@ from network.resnet3d import Bottleneck3d, GloReResNet3d
 
 INPUT, OUTPUT, BATCH = "clip", "logits", "N"
 OPEN = -1  # a batch of any size
+MOST_WEIGHT = 16.0
 
 
 class Value(NamedTuple):
@@ -92,7 +93,7 @@ def _relu(graph: Graph, name: str, x: Value) -> Value:
 
 def _normalised_relu(graph: Graph, name: str, x: Value, norm: Any) -> Value:
     """BatchNorm that follows no convolution, and ReLU."""
-    scale, shift = (graph.constant("%s.bn.%s" % (name, word), values.reshape(-1, 1, 1, 1))          # (C, 1, 1, 1)
+    scale, shift = (graph.constant("%s.bn.%s" % (name, word), values.reshape(1, -1, 1, 1, 1))       # (1, C, 1, 1, 1)
                     for word, values in zip(("scale", "shift"), _affine(norm)))
     x = graph.node("Mul", name + ".bn.scaled", [x.name, scale], x.shape)
     return _relu(graph, name, graph.node("Add", name + ".bn", [x.name, shift], x.shape))
@@ -118,10 +119,14 @@ def _bottleneck(graph: Graph, name: str, x: Value, block: Any) -> Value:
     return graph.node("Add", name, [branch.name, x.name], branch.shape)
 
 
-def _two_factors(positions: int) -> Tuple[float, float]:
-    """Two powers of two, about equal; their product is 1 / L or somewhat less."""
-    bits = (positions - 1).bit_length()
-    return math.ldexp(1.0, -(bits // 2)), math.ldexp(1.0, -(bits - bits // 2))
+def _factors(positions: int, extend: np.ndarray) -> Tuple[float, float]:
+    """Powers of two, of states a and of projections p, that make the sum over L positions about a mean: fewer halvings
+    where the last convolution's weights, divided by a * p * p, would exceed MOST_WEIGHT.
+    """
+    bits, largest = (positions - 1).bit_length(), max(np.abs(extend).max(), 1e-30)
+    halvings = min(max(0, math.floor(math.log2(MOST_WEIGHT / largest))), bits + bits // 2)
+    of_proj = halvings // 3
+    return math.ldexp(1.0, 2 * of_proj - halvings), math.ldexp(1.0, -of_proj)
 
 
 def _features(graph: Graph, name: str, x: Value, layer: Any, factor: float) -> Value:
@@ -131,13 +136,16 @@ def _features(graph: Graph, name: str, x: Value, layer: Any, factor: float) -> V
 
 
 def _glore(graph: Graph, name: str, x: Value, unit: Any) -> Value:
-    """network.glore.GloReUnit.
+    """network.glore.GloReUnit. Behind its ReLU all is linear and lies in one convolution.
 
-    The sum over all positions becomes about a mean, by powers of two that nothing is rounded by in float32: so that a
-    device that multiplies in fp16 does not overflow. Behind the ReLU all is linear and lies in one convolution.
+    Powers of two, by which float32 rounds nothing, keep the sums over all positions within reach of a device that
+    multiplies in fp16, as Ascend's does.
     """
+    scale, shift = _affine(unit.blocker)
+    extend = _array(unit.conv_extend.weight)[:, :, 0, 0, 0].dot(_array(unit.gcn.conv2.weight)[:, :, 0])     # (C, S)
+    extend = extend * scale[:, None]                                                                # (C, S)
     positions = int(np.prod(x.shape[1:]))
-    of_state, of_proj = _two_factors(positions)
+    of_state, of_proj = _factors(positions, extend)
     state = _features(graph, name + ".conv_state", x, unit.conv_state,
                       of_state / positions if unit.normalize else of_state)                         # (S, L)
     proj = _features(graph, name + ".conv_proj", x, unit.conv_proj, of_proj)                        # (V, L)
@@ -151,10 +159,8 @@ def _glore(graph: Graph, name: str, x: Value, unit: Any) -> Value:
     nodes = _relu(graph, name + ".gcn", graph.node("Add", name + ".gcn.biased", [nodes.name, bias], square))
     back = graph.node("MatMul", name + ".back", [nodes.name, proj.name], state.shape)               # (S, L)
     back = graph.reshape(name + ".back.clip", back, state.shape[:1] + x.shape[1:])                  # (S, T, H, W)
-    scale, shift = _affine(unit.blocker)
-    extend = _array(unit.conv_extend.weight)[:, :, 0, 0, 0].dot(_array(unit.gcn.conv2.weight)[:, :, 0])     # (C, S)
-    extend = extend * scale[:, None] / (of_state * of_proj * of_proj)                               # (C, S)
-    reasoned = _convolve(graph, name + ".conv_extend", back, unit.conv_extend, extend[:, :, None, None, None], shift)
+    weight = (extend / (of_state * of_proj * of_proj)).reshape(extend.shape + (1, 1, 1))            # (C, S, 1, 1, 1)
+    reasoned = _convolve(graph, name + ".conv_extend", back, unit.conv_extend, weight, shift)
     return graph.node("Add", name, [x.name, reasoned.name], x.shape)
 
 

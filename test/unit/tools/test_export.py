@@ -91,25 +91,31 @@ def test_every_opset_and_any_batch(opset, monkeypatch):
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_node_states_are_about_a_mean_so_that_half_precision_holds_them(normalize, monkeypatch):
+def test_node_states_are_scaled_by_a_power_of_two(normalize, monkeypatch):
     net, clip, seen = network(GCN, monkeypatch), torch.randn(1, 3, 4, 64, 64), []
     unit = net.conv3.B01_extra
     unit.normalize = normalize
-    unit.gcn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    unit.gcn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].numpy()))
+    unit.blocker.weight.data *= 1e-3  # as where the sums are large
     model = export_graph.onnx_model(net, clip.shape[1:], 1, 13, {})
     with torch.no_grad():
         net(clip)
     model.graph.output.append(onnx.helper.make_tensor_value_info("conv3.B01_extra.nodes", 1, None))
     nodes = session(model).run(["conv3.B01_extra.nodes"], {"clip": clip.numpy()})[0]
-    positions = 2 * 8 * 8
-    assert np.allclose(nodes * positions, seen[0].numpy(), rtol=1e-4, atol=1e-4 * seen[0].abs().max().item())
+    factor = np.abs(nodes).max() / np.abs(seen[0]).max()
+    nearest = 2.0 ** np.round(np.log2(factor))
+    assert nearest < 1 and np.allclose(nodes, seen[0] * nearest, rtol=1e-4, atol=1e-4 * np.abs(nodes).max())
+    assert_same(net, model, clip)
 
 
 @pytest.mark.parametrize("positions", [1, 2, 3, 196, 784, 3136])
-def test_the_factors_are_powers_of_two(positions):
-    factors = export_graph._two_factors(positions)
-    assert all(np.frexp(factor)[0] == 0.5 for factor in factors)
-    assert 0.5 / positions < factors[0] * factors[1] <= 1 / positions and 1 <= factors[0] / factors[1] <= 2
+@pytest.mark.parametrize("largest", [0.0, 1e-12, 3e-4, 0.5, 100.0])
+def test_the_factors_make_a_mean_as_far_as_weights_stay_small(positions, largest):
+    of_state, of_proj = export_graph._factors(positions, np.array([[0.0, -largest]]))
+    assert np.frexp(of_state)[0] == np.frexp(of_proj)[0] == 0.5 and of_proj <= 1 and of_state <= 1
+    assert largest / (of_state * of_proj ** 2) <= max(largest, 16) and of_state * of_proj >= 0.5 / positions
+    if largest <= 1e-12:
+        assert of_state * of_proj <= 1 / positions
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +263,16 @@ def test_a_place_that_cannot_be_written(checkpoint, tmp_path, capsys, monkeypatc
         raise OSError(errno.ENOSPC, "full", str(path))
     monkeypatch.setattr(export, "write_atomically", full)
     assert exported(checkpoint, tmp_path / "m.onnx") == 2 and "--output: no room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_weights_that_are_no_numbers(kind, checkpoint, tmp_path, capsys):
+    content = torch.load(checkpoint)
+    content["state_dict"]["conv3.B01_extra.gcn.conv2.weight"][0, 1, 0] = float("nan")
+    torch.save(content, str(tmp_path / "nan.pth"))
+    assert exported(str(tmp_path / "nan.pth"), tmp_path / "m", "--format", kind) == 2
+    assert "nan.pth: conv3.B01_extra.gcn.conv2.weight holds" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
 
 
 def test_what_cannot_be_exported(tmp_path, capsys, tiny_videos):
