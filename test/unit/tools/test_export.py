@@ -1,121 +1,32 @@
-"""tools.export: the graph is the network and computes no shape; files answer as PyTorch does, or are not there."""
+"""tools.export: files answer as PyTorch does, carry what a video needs, or are not there; what is wrong is named."""
 import errno
+import importlib.util
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CLASSES
+from narrow_network import CLIP, GCN, narrow_network
 from small_network import NAME, small_network
 
-from network import NETWORKS, build_network
+from network import build_network
 from tools import export, export_formats, export_verify
 from tools.export_verify import Comparison
 from tools.predictor import open_predictor
 from tools.trained import named, open_trained
 
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-export_graph = pytest.importorskip("tools.export_graph")
-
-SIMPLE = {"Conv", "Relu", "MaxPool", "Mul", "Add", "Reshape", "Transpose", "MatMul", "GlobalAveragePool", "Flatten",
-          "Gemm"}
-CLIP = (4, 32, 32)
-GCN = "RESNET50_3D_GCN_X5"
+SCRIPT = ("--format", "torchscript")
+ROOT = Path(__file__).resolve().parents[3]
+HERE = {name: importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime", "safetensors")}
 
 
-def narrow(name):
-    """A row of the table with its blocks and units, and few channels."""
-    spec = NETWORKS[name]
-    return spec._replace(stages=tuple(stage._replace(mid=4, out=8 * (number + 1))
-                                      for number, stage in enumerate(spec.stages)))
-
-
-def network(name, monkeypatch, channels=3):
-    """Such a network with statistics of its own and units that do something."""
-    monkeypatch.setitem(NETWORKS, name, narrow(name))
-    torch.manual_seed(3)
-    net = build_network(name, 5, channels=channels)
-    for parameter in net.parameters():
-        if parameter.dim() == 1:
-            torch.nn.init.uniform_(parameter, 0.5, 1.5)
-    torch.nn.init.normal_(net.classifier.weight, std=3)
-    with torch.no_grad():
-        for module in net.modules():
-            module.momentum = None
-        for _ in range(2):
-            net(torch.nn.functional.interpolate(torch.randn(16, channels, 4, 2, 2), CLIP))  # smooth, as films are
-    return net.eval()
-
-
-def session(model):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def assert_same(net, model, clip):
-    """The graph's logits are the network's in float64."""
-    with torch.no_grad():
-        expected = net.double()(clip.double()).numpy()
-    net.float()
-    found = session(model).run(["logits"], {"clip": clip.numpy()})[0]
-    assert found.shape == expected.shape and np.ptp(expected) > 1
-    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_the_static_graph_is_the_network_and_is_simple(name, monkeypatch):
-    net, clip = network(name, monkeypatch), torch.randn((2, 3) + CLIP)
-    model = export_graph.onnx_model(net, clip.shape[1:], 2, 11, {"a": "b"})
-    assert_same(net, model, clip)
-    kinds = [node.op_type for node in model.graph.node]
-    assert set(kinds) <= SIMPLE and kinds.count("Transpose") == (5 if "GCN" in name else 0)
-    constants = {constant.name for constant in model.graph.initializer}
-    assert all(node.input[1] in constants for node in model.graph.node if node.op_type in ("Reshape", "Conv", "Mul"))
-    assert (model.opset_import[0].version, model.ir_version) == (11, 6)
-    values = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    for value in list(values.value_info) + list(values.output):
-        assert all(size.dim_value > 0 for size in value.type.tensor_type.shape.dim), value.name
-
-
-@pytest.mark.parametrize("opset", export_formats.OPSETS)
-def test_every_opset_and_any_batch(opset, monkeypatch):
-    net = network(GCN, monkeypatch, channels=2)
-    model = export_graph.onnx_model(net, (2,) + CLIP, export_graph.OPEN, opset, {})
-    assert model.opset_import[0].version == opset and model.ir_version <= 8
-    assert set(node.op_type for node in model.graph.node) <= SIMPLE
-    for count in (1, 3):
-        assert_same(net, model, torch.randn((count, 2) + CLIP))
-
-
-@pytest.mark.parametrize("normalize", [False, True])
-def test_node_states_are_scaled_by_a_power_of_two(normalize, monkeypatch):
-    net, clip, seen = network(GCN, monkeypatch), torch.randn(1, 3, 4, 64, 64), []
-    unit = net.conv3.B01_extra
-    unit.normalize = normalize
-    unit.gcn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].numpy()))
-    unit.blocker.weight.data *= 1e-3  # as where the sums are large
-    model = export_graph.onnx_model(net, clip.shape[1:], 1, 13, {})
-    with torch.no_grad():
-        net(clip)
-    model.graph.output.append(onnx.helper.make_tensor_value_info("conv3.B01_extra.nodes", 1, None))
-    nodes = session(model).run(["conv3.B01_extra.nodes"], {"clip": clip.numpy()})[0]
-    factor = np.abs(nodes).max() / np.abs(seen[0]).max()
-    nearest = 2.0 ** np.round(np.log2(factor))
-    assert nearest < 1 and np.allclose(nodes, seen[0] * nearest, rtol=1e-4, atol=1e-4 * np.abs(nodes).max())
-    assert_same(net, model, clip)
-
-
-@pytest.mark.parametrize("positions", [1, 2, 3, 196, 784, 3136])
-@pytest.mark.parametrize("largest", [0.0, 1e-12, 3e-4, 0.5, 100.0])
-def test_the_factors_make_a_mean_as_far_as_weights_stay_small(positions, largest):
-    of_state, of_proj = export_graph._factors(positions, np.array([[0.0, -largest]]))
-    assert np.frexp(of_state)[0] == np.frexp(of_proj)[0] == 0.5 and of_proj <= 1 and of_state <= 1
-    assert largest / (of_state * of_proj ** 2) <= max(largest, 16) and of_state * of_proj >= 0.5 / positions
-    if largest <= 1e-12:
-        assert of_state * of_proj <= 1 / positions
+def need(*names):
+    for name in names:
+        if not HERE[name]:
+            pytest.skip("%s is not installed" % name)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +34,7 @@ def checkpoint(tmp_path_factory, tiny_videos):
     """A checkpoint of a narrow network with units, which says what it was trained on."""
     path = tmp_path_factory.mktemp("weights") / "w.pth"
     with pytest.MonkeyPatch.context() as patch:
-        net = network(GCN, patch)
+        net = narrow_network(GCN, patch)
         net.classifier = torch.nn.Linear(net.classifier.in_features, 3)
         config = {"clip_length": 4, "val_frame_interval": 3, "crop_size": 32, "dataset": "folder", "split": 1,
                   "data_root": str(tiny_videos), "model_dir": "/secret"}
@@ -139,8 +50,7 @@ def exported(checkpoint, output, *words):
     ("--format onnx", 100), ("--dynamic-batch --opset 17 --clips 19", 19), ("--batch-size 3 --opset 14 --clips 19", 19),
     ("--format torchscript --clips 19", 19), ("--format safetensors --clips 19", 19)])
 def test_files_answer_as_pytorch_does_on_real_clips(words, clips, checkpoint, tmp_path, capsys):
-    if "safetensors" in words:
-        pytest.importorskip("safetensors")
+    need(*(("safetensors",) if "safetensors" in words else () if "torchscript" in words else ("onnx", "onnxruntime")))
     assert exported(checkpoint, tmp_path / "model", "--verify", *words.split()) == 0
     said = capsys.readouterr()
     assert "identical top-1: %d of %d clips" % (clips, clips) in said.out
@@ -150,8 +60,9 @@ def test_files_answer_as_pytorch_does_on_real_clips(words, clips, checkpoint, tm
 
 
 def test_onnx_metadata_says_what_a_video_needs(checkpoint, tmp_path):
+    need("onnx")
     assert exported(checkpoint, tmp_path / "m.onnx") == 0
-    model = onnx.load(str(tmp_path / "m.onnx"))
+    model = importlib.import_module("onnx").load(str(tmp_path / "m.onnx"))
     told = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert told["class_names"] == list(CLASSES) and told["network"] == GCN and told["channels"] == ["R", "G", "B"]
     assert [told[name] for name in ("clip_length", "frame_interval", "crop_size", "short_side")] == [4, 3, 32, 37]
@@ -190,7 +101,7 @@ def test_safetensors_open_like_a_checkpoint(checkpoint, tiny_videos, tmp_path):
 
 
 def test_a_file_that_answers_otherwise_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
-    honest = export_formats.FORMATS["onnx"]
+    honest = export_formats.FORMATS["torchscript"]
 
     def other(trained, shape, metadata):
         with torch.no_grad():
@@ -199,13 +110,13 @@ def test_a_file_that_answers_otherwise_is_not_written(checkpoint, tmp_path, caps
             data = honest.write(trained, shape, metadata)
             bias[0] -= 3e-4
         return data
-    monkeypatch.setitem(export_formats.FORMATS, "onnx", honest._replace(write=other))
-    path = tmp_path / "m.onnx"
+    monkeypatch.setitem(export_formats.FORMATS, "torchscript", honest._replace(write=other))
+    path = tmp_path / "m.pt"
     path.write_bytes(b"an earlier one")
-    assert exported(checkpoint, path, "--verify", "--clips", "9") == 1
+    assert exported(checkpoint, path, "--format", "torchscript", "--verify", "--clips", "9") == 1
     said = capsys.readouterr()
     assert "largest difference of a logit: 0.0003" in said.out and "identical top-1: " in said.out
-    assert "m.onnx was not written" in said.err and path.read_bytes() == b"an earlier one"
+    assert "m.pt was not written" in said.err and path.read_bytes() == b"an earlier one"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -262,30 +173,39 @@ def test_a_place_that_cannot_be_written(checkpoint, tmp_path, capsys, monkeypatc
     def full(data, path):
         raise OSError(errno.ENOSPC, "full", str(path))
     monkeypatch.setattr(export, "write_atomically", full)
-    assert exported(checkpoint, tmp_path / "m.onnx") == 2 and "--output: no room" in capsys.readouterr().err
+    assert exported(checkpoint, tmp_path / "m.pt", "--format", "torchscript") == 2
+    assert "--output: no room" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-def test_weights_that_are_no_numbers(kind, checkpoint, tmp_path, capsys):
+def test_weights_that_are_no_numbers(checkpoint, tmp_path, capsys):
     content = torch.load(checkpoint)
     content["state_dict"]["conv3.B01_extra.gcn.conv2.weight"][0, 1, 0] = float("nan")
     torch.save(content, str(tmp_path / "nan.pth"))
-    assert exported(str(tmp_path / "nan.pth"), tmp_path / "m", "--format", kind) == 2
+    assert exported(str(tmp_path / "nan.pth"), tmp_path / "m", "--format", "torchscript") == 2
     assert "nan.pth: conv3.B01_extra.gcn.conv2.weight holds" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
 
 def test_what_cannot_be_exported(tmp_path, capsys, tiny_videos):
     (tmp_path / "text.pth").write_text("no weights")
-    assert exported(str(tmp_path / "text.pth"), tmp_path / "m.onnx") == 2
+    assert exported(str(tmp_path / "text.pth"), tmp_path / "m", *SCRIPT) == 2
     with small_network():
         torch.save(build_network(NAME, 3).state_dict(), str(tmp_path / "bare.pth"))
-        assert exported(str(tmp_path / "bare.pth"), tmp_path / "m.onnx") == 2
+        assert exported(str(tmp_path / "bare.pth"), tmp_path / "m", *SCRIPT) == 2
         assert "does not name its 3 classes: give --classes" in capsys.readouterr().err
         (tmp_path / "names.txt").write_text("a\nb\nc\n")
         words = ["--classes", str(tmp_path / "names.txt"), "--crop-size", "32", "--clip-length", "2", "--verify"]
-        assert exported(str(tmp_path / "bare.pth"), tmp_path / "m.onnx", *words) == 2
+        assert exported(str(tmp_path / "bare.pth"), tmp_path / "m", *SCRIPT, *words) == 2
         assert "or give --videos PATH" in capsys.readouterr().err
         films = ["--videos", str(tiny_videos / "test"), "--clips", "9"]
-        assert exported(str(tmp_path / "bare.pth"), tmp_path / "m.onnx", *words, *films) == 0
+        assert exported(str(tmp_path / "bare.pth"), tmp_path / "m", *SCRIPT, *words, *films) == 0
     assert "9 of 9 clips" in capsys.readouterr().out
+
+
+def test_the_commands_of_the_page_parse():
+    need("onnx", "onnxruntime", "safetensors")
+    page = (ROOT / "docs" / "EXPORT.md").read_text(encoding="utf-8")
+    commands = [line for line in page.splitlines() if line.startswith("python -m tools.export ")]
+    assert len(commands) >= 4
+    for command in commands:
+        export.check_options(export.parse(shlex.split(command)[3:]))
