@@ -15,6 +15,7 @@ import torch
 from data.modalities import MODALITIES
 from network import build_network
 from network.execution import set_execution
+from network.safetensors_file import read_safetensors
 from network.weights import load_weights
 from tools.trained import Trained, named
 
@@ -115,19 +116,18 @@ def _open_torchscript(data: bytes, trained: Trained, shape: Shape) -> Answer:
 
 
 def _write_safetensors(trained: Trained, shape: Shape, metadata: Dict[str, str]) -> bytes:
-    from safetensors.torch import save
+    from safetensors.numpy import save  # the library's part for torch wants a recent one
     told = ("dataset", "split", "network", "modality")  # no paths of this machine
     config = {name: trained.config[name] for name in told if name in trained.config}
     config.update(clip_length=trained.geometry.clip_length, train_frame_interval=trained.geometry.train_interval,
                   val_frame_interval=trained.geometry.val_interval, crop_size=trained.geometry.crop)
     metadata = dict(metadata, config=json.dumps(config))  # as a checkpoint has it, for network/safetensors_file.py
-    return save({name: value.contiguous() for name, value in trained.network.state_dict().items()}, metadata)
+    return save({name: value.numpy() for name, value in trained.network.state_dict().items()}, metadata)
 
 
 def _open_safetensors(data: bytes, trained: Trained, shape: Shape) -> Answer:
-    from safetensors.torch import load
     network = build_network(trained.name, trained.num_classes, channels=clip_shape(trained)[0])
-    report = load_weights(network, load(data), "the exported file")
+    report = load_weights(network, read_safetensors(io.BytesIO(data)), "the exported file")
     assert not report.initial and not report.skipped, report.summary()
     set_execution(network, "reference")
     return _answer_of(network.eval())

@@ -14,6 +14,11 @@ def narrow(name):
                                       for number, stage in enumerate(spec.stages)))
 
 
+def smooth_clips(count, channels=3, size=CLIP):
+    """Clips as films are: neighbours are alike."""
+    return torch.nn.functional.interpolate(torch.randn(count, channels, 4, 2, 2), size)
+
+
 def narrow_network(name, monkeypatch, channels=3):
     """Such a network with statistics of its own and units that do something."""
     monkeypatch.setitem(NETWORKS, name, narrow(name))
@@ -27,5 +32,5 @@ def narrow_network(name, monkeypatch, channels=3):
         for module in net.modules():
             module.momentum = None
         for _ in range(2):
-            net(torch.nn.functional.interpolate(torch.randn(16, channels, 4, 2, 2), CLIP))  # smooth, as films are
+            net(smooth_clips(16, channels))
     return net.eval()

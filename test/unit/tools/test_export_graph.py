@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from narrow_network import CLIP, GCN, narrow_network
+from narrow_network import CLIP, GCN, narrow_network, smooth_clips
 
 from network import NETWORKS
 
@@ -32,7 +32,7 @@ def assert_same(net, model, clip):
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_the_static_graph_is_the_network_and_is_simple(name, monkeypatch):
-    net, clip = narrow_network(name, monkeypatch), torch.randn((2, 3) + CLIP)
+    net, clip = narrow_network(name, monkeypatch), smooth_clips(2)
     model = export_graph.onnx_model(net, clip.shape[1:], 2, 11, {"a": "b"})
     assert_same(net, model, clip)
     kinds = [node.op_type for node in model.graph.node]
@@ -52,12 +52,12 @@ def test_every_opset_and_any_batch(opset, monkeypatch):
     assert model.opset_import[0].version == opset and model.ir_version <= 8
     assert set(node.op_type for node in model.graph.node) <= SIMPLE
     for count in (1, 3):
-        assert_same(net, model, torch.randn((count, 2) + CLIP))
+        assert_same(net, model, smooth_clips(count, 2))
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_node_states_are_scaled_by_a_power_of_two(normalize, monkeypatch):
-    net, clip, seen = narrow_network(GCN, monkeypatch), torch.randn(1, 3, 4, 64, 64), []
+    net, clip, seen = narrow_network(GCN, monkeypatch), smooth_clips(1, 3, (4, 64, 64)), []
     unit = net.conv3.B01_extra
     unit.normalize = normalize
     unit.gcn.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].numpy()))
