@@ -9,22 +9,21 @@ normalisation travel in the file's metadata; tools/onnx_predict.py shows how to 
 holds the file against PyTorch on real clips; where they differ nothing is written. All is float32. See docs/EXPORT.md.
 """
 import argparse
-import errno
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import List, Optional, Sequence
 
 from data.video_list import VideoList
+from dataset.options import CommandParser
 from dataset.specs import DATASETS, SOURCES, find_dataset
 from network.execution import set_execution
 from tools.evaluate import find_data
 from tools.export_formats import FORMATS, OPSETS, Shape, clip_shape, metadata_of, missing_packages
 from tools.export_verify import AT_ONCE, LIMIT, compare, listed_videos, real_clips
-from tools.running import check_writable, clear_line, command_code, with_end
+from tools.outputs import check_writable, write_whole
+from tools.running import command_code, with_end
 from tools.trained import Trained, add_checkpoint_options, geometry_typed, open_trained
-from train.files import write_atomically
 
 DIFFERENT = 1  # exit code
 OPSET, BATCH_SIZE, CLIPS = 11, 1, 100
@@ -34,10 +33,7 @@ ATC = ("for Ascend, not tried by the authors (docs/EXPORT.md): atc --framework=5
 
 def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """The command line."""
-    about, examples, rest = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export", description="%s\n\n%s" % (about, rest), epilog="examples:\n" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser("tools.export", __doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run's model.pth or checkpoint, one of the "
                         "reference, or published weights")
     group = parser.add_argument_group("the file")
@@ -58,7 +54,7 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     group.add_argument("--split", type=int, metavar="N", help="which official split [as trained, else 1]")
     group.add_argument("--source", choices=SOURCES, help="[as trained, else auto]")
     add_checkpoint_options(parser)
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 def check_options(options: argparse.Namespace) -> Shape:
@@ -82,6 +78,8 @@ def check_options(options: argparse.Namespace) -> Shape:
     if options.dataset:
         find_dataset(options.dataset)
     check_writable("output", options.output)
+    if options.output == "-":
+        raise ValueError("--output -: takes a file")
     if os.path.exists(options.output) and os.path.exists(options.checkpoint) and os.path.samefile(
             options.output, options.checkpoint):
         raise ValueError("--output %s is the checkpoint itself: choose another file" % options.output)
@@ -117,19 +115,8 @@ def verified(options: argparse.Namespace, trained: Trained, data: bytes, shape: 
     answer = FORMATS[options.format].open(data, trained, shape)
     clips = with_end(real_clips(trained, videos, options.clips), -(-options.clips // AT_ONCE), "batches")
     found = compare(trained, answer, clips)
-    clear_line()
     print("\n".join(found.lines()), flush=True)
     return found.passed
-
-
-def write(path: str, data: bytes) -> None:
-    """The whole file or none. OSError that names the option."""
-    try:
-        write_atomically(data, Path(path))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(error.errno, "--output: no room for %.0f MB; nothing was written" % (len(data) / 1e6), path)
-        raise
 
 
 def description(options: argparse.Namespace, trained: Trained, data: bytes, shape: Shape) -> List[str]:
@@ -161,7 +148,7 @@ def run(options: argparse.Namespace) -> int:
     if videos is not None and not verified(options, trained, data, shape, videos):
         print("error: the file does not answer as PyTorch does: %s was not written" % options.output, file=sys.stderr)
         return DIFFERENT
-    write(options.output, data)
+    write_whole(options.output, data)
     print("\n".join(description(options, trained, data, shape)))
     return 0
 

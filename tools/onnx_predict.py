@@ -1,10 +1,11 @@
 """Predicts from an exported ONNX file alone, as tools.predict does from the checkpoint: an example to copy.
 
-    python tools/onnx_predict.py model.onnx film.mp4 another.avi
+    python -m tools.onnx_predict model.onnx film.mp4 another.avi
 
-Needs numpy, opencv-python-headless and onnxruntime, nothing else of this project: class names, clip geometry and
-normalisation are read from the file. One clip from the middle of each video; for optical flow, PATH is a folder with
-flow_x_00001.jpg and flow_y_00001.jpg, ... Prints JSON. T frame, H, W, C channel.
+Needs numpy, opencv-python-headless and onnxruntime, and nothing of this project: copied elsewhere, it runs as `python
+onnx_predict.py ...`. Class names, clip geometry and normalisation are read from the file. One clip from the middle of
+each video is taken; for optical flow, PATH is a folder with flow_x_00001.jpg, flow_y_00001.jpg and so on. Prints JSON.
+T frame, H, W, C channel.
 """
 import argparse
 import json
@@ -15,13 +16,13 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
-import onnxruntime
 
 
 class OnnxPredictor:
     """A network in an ONNX file that is asked about videos."""
 
     def __init__(self, path: str) -> None:
+        import onnxruntime  # here, so that --help needs nothing
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         told = self.session.get_modelmeta().custom_metadata_map
         self.about: Dict[str, Any] = {name: json.loads(text) for name, text in told.items()}

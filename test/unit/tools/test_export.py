@@ -172,9 +172,9 @@ def test_a_place_that_cannot_be_written(checkpoint, tmp_path, capsys, monkeypatc
 
     def full(data, path):
         raise OSError(errno.ENOSPC, "full", str(path))
-    monkeypatch.setattr(export, "write_atomically", full)
+    monkeypatch.setattr(export, "write_whole", full)
     assert exported(checkpoint, tmp_path / "m.pt", "--format", "torchscript") == 2
-    assert "--output: no room" in capsys.readouterr().err
+    assert "full" in capsys.readouterr().err
 
 
 def test_weights_that_are_no_numbers(checkpoint, tmp_path, capsys):

@@ -19,10 +19,11 @@ from data.transforms import EvalTransform
 from network import build_network
 from tools import export
 from tools.export_verify import listed_videos
+from tools.onnx_predict import OnnxPredictor
 from tools.predictor import open_predictor
 
 pytest.importorskip("onnx")
-example = pytest.importorskip("tools.onnx_predict")
+pytest.importorskip("onnxruntime")
 
 ROOT = Path(__file__).resolve().parents[3]
 GEOMETRY = {"clip_length": 4, "val_frame_interval": 3, "crop_size": 32}
@@ -68,7 +69,7 @@ def flows(folder):
 
 def test_the_input_is_the_tools_own_to_the_bit(files):
     checkpoint, model, folder = files
-    trained, predict = open_predictor(checkpoint, "cpu").trained, example.OnnxPredictor(model)
+    trained, predict = open_predictor(checkpoint, "cpu").trained, OnnxPredictor(model)
     videos = listed_videos([str(folder)], trained.modality)
     clips = ClipDataset(videos, 4, 3, EvalTransform(32, trained.geometry.eval_short_side), 0, False)
     assert len(videos) == len(list(folder.iterdir())) >= 3
