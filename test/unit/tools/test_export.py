@@ -73,7 +73,7 @@ def test_onnx_metadata_says_what_a_video_needs(checkpoint, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_takes_any_batch_and_carries_the_metadata(checkpoint, tmp_path):
-    assert exported(checkpoint, tmp_path / "m.pt", "--format", "torchscript") == 0
+    assert exported(checkpoint, tmp_path / "m.pt", *SCRIPT) == 0
     files = export_formats._extra_files({"metadata.json": ""})
     program = torch.jit.load(str(tmp_path / "m.pt"), _extra_files=files)
     text = files["metadata.json"]
@@ -101,19 +101,16 @@ def test_safetensors_open_like_a_checkpoint(checkpoint, tiny_videos, tmp_path):
 
 
 def test_a_file_that_answers_otherwise_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
-    honest = export_formats.FORMATS["torchscript"]
-
-    def other(trained, shape, metadata):
-        with torch.no_grad():
-            bias = trained.network.classifier.bias
-            bias[0] += 3e-4
-            data = honest.write(trained, shape, metadata)
-            bias[0] -= 3e-4
-        return data
-    monkeypatch.setitem(export_formats.FORMATS, "torchscript", honest._replace(write=other))
+    def read_back(data, trained, shape):
+        def answer(clips):
+            with torch.no_grad():
+                return trained.network(torch.from_numpy(clips)).numpy() + np.float32([3e-4, 0, 0])
+        return answer
+    other = export_formats.Format(lambda trained, shape, metadata: b"other", read_back, (), ())
+    monkeypatch.setitem(export_formats.FORMATS, "torchscript", other)
     path = tmp_path / "m.pt"
     path.write_bytes(b"an earlier one")
-    assert exported(checkpoint, path, "--format", "torchscript", "--verify", "--clips", "9") == 1
+    assert exported(checkpoint, path, *SCRIPT, "--verify", "--clips", "9") == 1
     said = capsys.readouterr()
     assert "largest difference of a logit: 0.0003" in said.out and "identical top-1: " in said.out
     assert "m.pt was not written" in said.err and path.read_bytes() == b"an earlier one"
@@ -173,7 +170,7 @@ def test_a_place_that_cannot_be_written(checkpoint, tmp_path, capsys, monkeypatc
     def full(data, path):
         raise OSError(errno.ENOSPC, "full", str(path))
     monkeypatch.setattr(export, "write_whole", full)
-    assert exported(checkpoint, tmp_path / "m.pt", "--format", "torchscript") == 2
+    assert exported(checkpoint, tmp_path / "m.pt", *SCRIPT) == 2
     assert "full" in capsys.readouterr().err
 
 
@@ -181,7 +178,7 @@ def test_weights_that_are_no_numbers(checkpoint, tmp_path, capsys):
     content = torch.load(checkpoint)
     content["state_dict"]["conv3.B01_extra.gcn.conv2.weight"][0, 1, 0] = float("nan")
     torch.save(content, str(tmp_path / "nan.pth"))
-    assert exported(str(tmp_path / "nan.pth"), tmp_path / "m", "--format", "torchscript") == 2
+    assert exported(str(tmp_path / "nan.pth"), tmp_path / "m", *SCRIPT) == 2
     assert "nan.pth: conv3.B01_extra.gcn.conv2.weight holds" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
