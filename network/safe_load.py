@@ -16,6 +16,8 @@ from typing import IO, Any, Dict, Tuple, Union
 
 import torch
 
+from network.safetensors_file import is_safetensors, read_safetensors
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _ELEMENT_BYTES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
@@ -250,13 +252,18 @@ def _torch_load(file: IO[bytes], map_location: Any) -> Any:
 
 
 def safe_load(path: Union[str, Path], map_location: Any = "cpu") -> Any:
-    """What torch.save wrote, if it is plain data: numbers, strings, lists, tuples, dictionaries and dense tensors.
+    """What torch.save wrote, if it is plain data: numbers, strings, lists, tuples, dictionaries and dense tensors. Of a
+    safetensors file a dictionary with `state_dict`, on the host.
 
     UnsafeFileError for anything else, with nothing of the file executed, and for a file that is broken or cut off;
     OSError (FileNotFoundError, ...) where it cannot be opened.
     """
     with open(str(path), "rb") as file:
         try:
+            if is_safetensors(file.read(9), os.fstat(file.fileno()).st_size):
+                file.seek(0)
+                return read_safetensors(file)
+            file.seek(0)
             _scan(file)
             file.seek(0)
             return _torch_load(file, map_location)

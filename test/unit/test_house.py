@@ -11,6 +11,8 @@ ROOMS = {"network": set(), "data": set(), "dataset": {"data"}, "train": set()}  
 SEAMS = {"torch_npu": {"train/device.py"}, "apex": {"train/amp_apex.py"}, "torch.distributed": {"train/distributed.py"},
          "tqdm": {"train/log.py"}, "matplotlib": {"train/curves.py", "tools/timeline.py"},
          "tensorboard": {"train/log.py"},
+         "onnx": {"tools/export_graph.py"}, "onnxruntime": {"tools/export_formats.py", "tools/onnx_predict.py"},
+         "safetensors": {"tools/export_formats.py"},
          "av": {"data/strict_decoding.py", "dataset/reencode.py", "tools/benchmark_films.py"}}
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if p.relative_to(ROOT).parts[0] in (*ROOMS, "tools") or p.parent == ROOT)
 

@@ -43,7 +43,7 @@ def test_every_option_is_explained():
     assert {o for o in re.findall(r"(--[a-z][a-z-]+)", README)} <= options | {
         "--output", "--source", "--csv", "--rawframes", "--flow", "--reencode", "--pack", "--sheet", "--verify",
         "--apex", "--gpus", "--resume-epoch", "--loss", "--no", "--no-", "--json", "--views", "--scores", "--fuse",
-        "--over-time", "--timeline", "--annotate", "--classes"}
+        "--over-time", "--timeline", "--annotate", "--classes", "--format"}
 
 
 def test_your_own_videos_in_five_minutes(tmp_path, monkeypatch):
@@ -91,7 +91,7 @@ def test_the_chinese_page_has_the_same_commands_and_rows():
 
 def test_links_lead_somewhere():
     pages = ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"]
-    for page in pages + ["docs/PARITY.md", "docs/ARCHITECTURE.md", "docs/MULTI_NODE.md", "docs/NPU.md"]:
+    for page in pages + ["docs/%s.md" % name for name in ("PARITY", "ARCHITECTURE", "MULTI_NODE", "NPU", "EXPORT")]:
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):
