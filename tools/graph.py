@@ -83,6 +83,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError("--fps %g: takes a number above 0" % options.fps)
     if options.batch_size < 0:
         raise ValueError("--batch-size %d: takes 1 or more" % options.batch_size)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("tools.graph is one process: divide the videos among several")
     try:
         os.makedirs(options.output, exist_ok=True)
     except OSError as error:

@@ -13,12 +13,13 @@ import numpy as np
 from data.clip_readers import UnreadableClip
 from data.clip_sampling import even_clip
 from data.reader import Reader
-from data.sliding import sliding_clips
+from data.sliding import sliding_clips, window_starts
 from data.streams import ClipGeometry
 from data.transforms import Cut, EvalTransform
 from tools.annotate import CODINGS, DARK, FONT, LIGHT
 from tools.graph_overlay import UNSEEN, Lens, coloured, linear, pixels_of, shown, stride_between
 from tools.graph_sight import Sight
+from tools.running import with_end
 
 TILE = 240  # pixels of a tile's height
 WIDEST = 4 * TILE
@@ -49,7 +50,8 @@ def write_films(reader: Reader, transform: EvalTransform, geometry: ClipGeometry
     cannot write.
     """
     span = (geometry.clip_length - 1) * geometry.val_interval + 1
-    clips = sliding_clips(reader, transform, geometry.clip_length, geometry.val_interval, span)
+    clips = with_end(sliding_clips(reader, transform, geometry.clip_length, geometry.val_interval, span),
+                     len(window_starts(reader.num_frames, span, span)), "parts of the film")
     frames = reader.read_each(range(reader.num_frames))
     films: List[_Film] = []
     done = 0
@@ -61,11 +63,12 @@ def write_films(reader: Reader, transform: EvalTransform, geometry: ClipGeometry
                 indices = even_clip(reader.num_frames, geometry.clip_length, geometry.val_interval) if short else range(
                     clip.start, clip.end, geometry.val_interval)
                 for place, frame in zip(clip_places(range(done, clip.end), indices), frames):
+                    picture = _tile(frame)
                     if not films:
                         cut = transform.cut(*frame.shape[:2])
-                        films = [stack.enter_context(_film(plan, frame, cut, geometry, rate)) for plan in plans]
+                        films = [stack.enter_context(_film(plan, picture, cut, geometry, rate)) for plan in plans]
                     for film in films:
-                        film.add(frame, place, sights[film.plan.unit])
+                        film.add(picture, place, sights[film.plan.unit])
                     done += 1
         except UnreadableClip:
             if not done:
@@ -76,22 +79,20 @@ def write_films(reader: Reader, transform: EvalTransform, geometry: ClipGeometry
 class _Film:
     """A film that is being written."""
 
-    def __init__(self, plan: Plan, shape: Tuple[int, ...], cut: Cut, geometry: ClipGeometry, rate: float) -> None:
+    def __init__(self, plan: Plan, picture: np.ndarray, cut: Cut, geometry: ClipGeometry, rate: float) -> None:
         self.plan = plan
         self._crop, self._length = geometry.crop, geometry.clip_length
-        self._size = tile_size(shape)  # (Q, P)
-        self._rows = pixels_of(self._size[1], cut.height) - cut.window.top
-        self._columns = pixels_of(self._size[0], cut.width) - cut.window.left
+        height, width = picture.shape[:2]
+        self._rows = pixels_of(height, cut.height) - cut.window.top
+        self._columns = pixels_of(width, cut.width) - cut.window.left
         self._across = math.ceil(math.sqrt(len(plan.nodes) + 1))
         down = -(-(len(plan.nodes) + 1) // self._across)
-        self._canvas = np.full((down * self._size[1], self._across * self._size[0], 3), DARK, np.uint8)
+        self._canvas = np.full((down * height, self._across * width, 3), DARK, np.uint8)
         self.frames = 0
         self.writer, self.unfinished, self.path = _open_writer(plan.name, rate, self._canvas.shape)
 
-    def add(self, frame: np.ndarray, place: float, sight: Sight) -> None:
-        """One frame (H, W, C) of the video, at this place among the frames of the clip that was looked at."""
-        picture = cv2.resize(shown(frame), self._size, interpolation=cv2.INTER_AREA if frame.shape[0] > self._size[1]
-                             else cv2.INTER_CUBIC)
+    def add(self, picture: np.ndarray, place: float, sight: Sight) -> None:
+        """One frame of the video (P, Q, 3), at this place among the frames of the clip that was looked at."""
         maps = sight.maps[list(self.plan.nodes)]  # (K, T', H, W)
         lens = Lens(maps.shape[2:], self._crop, self._rows, self._columns)
         time = linear(np.array([place / stride_between(self._length, maps.shape[1])]), maps.shape[1])[0]  # (T',)
@@ -108,7 +109,7 @@ class _Film:
     def _put(self, number: int, tile: np.ndarray, words: str) -> None:
         """A tile (P, Q, 3), red first, with words on it, into its place of the canvas."""
         row, column = divmod(number, self._across)
-        width, height = self._size
+        height, width = tile.shape[:2]
         tile = cv2.cvtColor(tile, cv2.COLOR_RGB2BGR)
         for colour, thick in ((DARK, 4), (LIGHT, 1)):
             cv2.putText(tile, words, (8, 22), FONT, 0.6, colour, thick, cv2.LINE_AA)
@@ -116,9 +117,9 @@ class _Film:
 
 
 @contextlib.contextmanager
-def _film(plan: Plan, frame: np.ndarray, cut: Cut, geometry: ClipGeometry, rate: float) -> Iterator[_Film]:
+def _film(plan: Plan, picture: np.ndarray, cut: Cut, geometry: ClipGeometry, rate: float) -> Iterator[_Film]:
     """A film that has its name when it is whole."""
-    film = _Film(plan, frame.shape, cut, geometry, rate)
+    film = _Film(plan, picture, cut, geometry, rate)
     try:
         yield film
         film.writer.release()
@@ -131,6 +132,13 @@ def _film(plan: Plan, frame: np.ndarray, cut: Cut, geometry: ClipGeometry, rate:
         film.writer.release()
         with contextlib.suppress(FileNotFoundError):
             os.remove(film.unfinished)
+
+
+def _tile(frame: np.ndarray) -> np.ndarray:
+    """A frame (H, W, C) as the picture of a tile: (P, Q, 3)."""
+    size = tile_size(frame.shape)
+    shrinks = frame.shape[0] > size[1]
+    return cv2.resize(shown(frame), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def tile_size(shape: Sequence[int]) -> Tuple[int, int]:

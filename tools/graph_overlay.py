@@ -68,6 +68,5 @@ def coloured(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     weights = np.clip(weights, -1, 1).astype(np.float32)
     cover = STRONGEST * np.abs(weights)
-    above = weights > 0
-    levels = [grey + cover * (np.where(above, np.float32(red), np.float32(blue)) - grey) for red, blue in zip(RED, BLUE)]
-    return cv2.merge([cv2.convertScaleAbs(level) for level in levels])  # rounded
+    colours = [np.where(weights > 0, np.float32(red), np.float32(blue)) for red, blue in zip(RED, BLUE)]
+    return cv2.merge([cv2.convertScaleAbs(grey + cover * (colour - grey)) for colour in colours])  # rounded
