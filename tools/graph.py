@@ -15,28 +15,29 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from data.clip_dataset import NO_COLOUR, ClipSample, collate_clips
-from data.clip_readers import UnreadableClip, frame_rate, open_clip
+from data.clip_readers import MOST_RATE, UnreadableClip, frame_rate, open_clip
 from data.clip_sampling import even_clip
 from data.reader import Reader
+from data.sliding import USUAL_RATE
+from dataset.options import CommandParser
 from dataset.progress import USER_ERROR
 from tools.annotate import CODINGS, free_name
 from tools.graph_film import Plan, write_films
 from tools.graph_picture import Scene, draw_picture
 from tools.graph_sight import Sight, UnitWatch, record, top_nodes, units_of
 from tools.items import Item, find_items
-from tools.predictor import USUAL_RATE
-from tools.running import Machine, Runner, Views, check_writable, clear_line, command_code, with_end
+from tools.outputs import check_writable, make_folder, shown, write_whole
+from tools.predictor import numbers
+from tools.running import Machine, Runner, Views, clear_line, command_code, with_end
 from tools.trained import Trained, add_checkpoint_options, geometry_typed, open_trained
 from train import device as devices
 from train.config import DEVICES
 from train.distributed import Ranks
-from train.files import write_atomically
 
 MOST_NODES = 12
 PICTURE = ".png"
@@ -45,10 +46,7 @@ PLAIN = Views()
 
 def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """The command line."""
-    about, examples, rest = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.graph", description="%s\n\n%s" % (about, rest), epilog="examples:\n" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser("tools.graph", __doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run's model.pth or checkpoint, one of the "
                         "reference, or published weights, of a network with GloRe units")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="video file, folder, pattern, or - for a list "
@@ -70,7 +68,7 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     group = parser.add_argument_group("the machine", "It computes in fp32, with PyTorch's own layers.")
     group.add_argument("--device", default="auto", type=str.lower, choices=DEVICES, help="[auto]")
     group.add_argument("--batch-size", type=int, default=0, metavar="N", help="clips of a step [as trained, else 8]")
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -79,17 +77,14 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError("--top-nodes %d: takes 1 to %d" % (options.top_nodes, MOST_NODES))
     if options.start is not None and not 0 <= options.start < float("inf"):
         raise ValueError("--start %g: takes 0 seconds or more" % options.start)
-    if not 0 < options.fps < float("inf"):
-        raise ValueError("--fps %g: takes a number above 0" % options.fps)
+    if not 0 < options.fps <= MOST_RATE:
+        raise ValueError("--fps %g: takes a number above 0, at most %d" % (options.fps, MOST_RATE))
     if options.batch_size < 0:
         raise ValueError("--batch-size %d: takes 1 or more" % options.batch_size)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("tools.graph is one process: divide the videos among several")
-    try:
-        os.makedirs(options.output, exist_ok=True)
-    except OSError as error:
-        raise ValueError("--output %s: cannot be made a folder (%s)" % (options.output, error.strerror)) from None
-    check_writable("json", None if options.json == "-" else options.json)
+    make_folder("output", options.output)
+    check_writable("json", options.json)
 
 
 def chosen_units(trained: Trained, wanted: str) -> Dict[str, Any]:
@@ -120,7 +115,7 @@ class Seer:
         samples = [ClipSample(clip, 0, 0, *NO_COLOUR, 0, True, (), False) for clip in clips]
         (_, logits), = self.runner.each_batch([collate_clips(samples)], PLAIN)
         sights = zip(*(watch.sights() for watch in self._watches))
-        answers = logits[:, 0].double().cpu().softmax(1).numpy()
+        answers = numbers(logits[:, 0].cpu().double().softmax(1).numpy())
         return [(answer, {sight.unit: sight for sight in found}) for answer, found in zip(answers, sights)]
 
 
@@ -182,14 +177,14 @@ def show(seer: Seer, clip: Clip, answer: np.ndarray, sights: Dict[str, Sight],
         picture = draw_picture(Scene(title, clip.frames, seconds), sight, chosen[unit])
         if picture:
             written.append("%s_%s%s" % (name, unit, PICTURE))
-            write_atomically(picture, Path(written[-1]))
+            write_whole(written[-1], picture)
         else:
             print("matplotlib is not installed: no picture", file=sys.stderr)
     if options.film:
         try:
             written += films_of(seer, clip, sights, chosen, name)
         except UnreadableClip as error:
-            print("no film: %s" % error, file=sys.stderr)
+            print(shown("no film: %s" % error), file=sys.stderr)
     return {"path": clip.item.path, "top": [top], "frames": [int(index) for index in clip.indices],
             "seconds": [round(second, 3) for second in seconds], "written": written,
             "units": [record(sight, chosen[unit]) for unit, sight in sights.items()]}
@@ -208,11 +203,11 @@ def films_of(seer: Seer, clip: Clip, sights: Dict[str, Sight], chosen: Dict[str,
 def line_of(found: Dict[str, Any]) -> str:
     """A record in words."""
     if "error" in found:
-        return "%s  error: %s" % (found["path"], found["error"])
+        return shown("%s  error: %s" % (found["path"], found["error"]))
     first = ["%s: %s" % (unit["unit"], " ".join("%d" % row["node"] for row in unit["top"])) for unit in found["units"]]
-    return "%s  %s %.1f %%  top nodes of %s%s" % (
-        found["path"], found["top"][0]["class"], 100 * found["top"][0]["probability"], "; of ".join(first),
-        "".join("\n  " + path for path in found["written"]))
+    words = "%s  %s %.1f %%  top nodes of %s" % (
+        found["path"], found["top"][0]["class"], 100 * found["top"][0]["probability"], "; of ".join(first))
+    return "\n  ".join(shown(text) for text in [words] + found["written"])
 
 
 def run(options: argparse.Namespace) -> int:
@@ -234,9 +229,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         text = json.dumps(ordered) + "\n"
         if options.json == "-":
-            sys.stdout.write(text)
+            print(text, end="")
         else:
-            write_atomically(text.encode("utf-8"), Path(options.json))
+            write_whole(options.json, text.encode("utf-8"))
     broken = sum("error" in found for found in ordered)
     if broken:
         print("%d of %d videos cannot be looked at" % (broken, len(ordered)), file=sys.stderr)

@@ -17,7 +17,7 @@ from data.sliding import sliding_clips, window_starts
 from data.streams import ClipGeometry
 from data.transforms import Cut, EvalTransform
 from tools.annotate import CODINGS, DARK, FONT, LIGHT
-from tools.graph_overlay import UNSEEN, Lens, coloured, linear, pixels_of, shown, stride_between
+from tools.graph_overlay import UNSEEN, Lens, as_picture, coloured, linear, pixels_of, stride_between
 from tools.graph_sight import Sight
 from tools.running import with_end
 
@@ -138,7 +138,7 @@ def _tile(frame: np.ndarray) -> np.ndarray:
     """A frame (H, W, C) as the picture of a tile: (P, Q, 3)."""
     size = tile_size(frame.shape)
     shrinks = frame.shape[0] > size[1]
-    return cv2.resize(shown(frame), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return cv2.resize(as_picture(frame), size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def tile_size(shape: Sequence[int]) -> Tuple[int, int]:
@@ -154,4 +154,6 @@ def _open_writer(name: str, rate: float, shape: Sequence[int]) -> Tuple[Any, str
         writer = cv2.VideoWriter(unfinished, cv2.VideoWriter.fourcc(*code), rate, (shape[1], shape[0]))
         if writer.isOpened():
             return writer, unfinished, name + ending
+        with contextlib.suppress(OSError):
+            os.remove(unfinished)
     raise OSError("--output: OpenCV can write no video to %s; see that the disk has room" % name)

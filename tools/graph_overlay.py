@@ -51,7 +51,7 @@ def pixels_of(count: int, full: int) -> np.ndarray:
     return (np.arange(count) + 0.5) * full / count - 0.5
 
 
-def shown(frame: np.ndarray) -> np.ndarray:
+def as_picture(frame: np.ndarray) -> np.ndarray:
     """A frame (H, W, C) as a picture in R, G, B. Of flow the hue is the direction, the brightness the speed."""
     if frame.shape[2] == 3:
         return frame

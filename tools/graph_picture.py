@@ -10,8 +10,9 @@ from typing import Any, List, NamedTuple, Sequence
 import cv2
 import numpy as np
 
-from tools.graph_overlay import BLUE, RED, Lens, coloured, pixels_of, shown, stride_between
+from tools.graph_overlay import BLUE, RED, Lens, as_picture, coloured, pixels_of, stride_between
 from tools.graph_sight import Sight, among, arriving, changed, given_back, variation
+from tools.timeline import all_letters, plain
 
 DPI = 110
 TILE, GAP = 132, 7  # pixels, as all lengths here
@@ -44,10 +45,16 @@ class Scene(NamedTuple):
 def draw_picture(scene: Scene, sight: Sight, nodes: Sequence[int]) -> bytes:
     """A PNG; empty where matplotlib is not installed."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        letters = all_letters()
     except ImportError:
         return b""
+    with letters:
+        return _picture(scene, sight, nodes)
+
+
+def _picture(scene: Scene, sight: Sight, nodes: Sequence[int]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     times = shown_times(sight.maps.shape[1])
     right = LEFT + len(times) * PITCH + BAR + NUMBERS
     across, down = right + PANEL, max((len(nodes) + 1) * PITCH, 2 * PANEL - 20) + TOP + FOOT
@@ -63,12 +70,6 @@ def draw_picture(scene: Scene, sight: Sight, nodes: Sequence[int]) -> bytes:
     target = io.BytesIO()
     figure.savefig(target, format="png")
     return target.getvalue()
-
-
-def plain(text: str) -> str:
-    """Names as others chose them: no formulas, and what cannot be printed by its code."""
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return text.replace("$", r"\$")
 
 
 def summary(sight: Sight, nodes: Sequence[int]) -> str:
@@ -97,7 +98,7 @@ def _draw_maps(figure: Any, scene: Scene, sight: Sight, nodes: Sequence[int], ti
     stride = stride_between(frames, sight.maps.shape[1])
     pixels = pixels_of(TILE, crop)
     lens = Lens(sight.maps.shape[2:], crop, pixels, pixels)
-    pictures = [cv2.resize(shown(scene.clip[time * stride]), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
+    pictures = [cv2.resize(as_picture(scene.clip[time * stride]), (TILE, TILE), interpolation=cv2.INTER_CUBIC)
                 for time in times]
     back, varies, change = given_back(sight), variation(sight), changed(sight)
     first = ("clip", "%d frames of" % frames, "%d x %d pixels" % (crop, crop),

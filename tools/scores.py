@@ -4,6 +4,7 @@ their late fusion.
 K class. Accuracies are in percent, as in result.json; probabilities and the calibration error are shares, 0 to 1.
 """
 import csv
+import io
 import os
 import zipfile
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from dataset.layouts import VIDEO_ENDINGS, some_of
+from tools.outputs import write_whole
 from train.metrics import best_classes
 
 BINS = 15  # of probability, as Guo et al., On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599
@@ -96,12 +98,15 @@ def calibration(videos: Scored, hit: np.ndarray) -> Dict[str, Any]:
 def write_confusion(path: str, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
     """An .npz (confusion_matrix, class_names), or else CSV: rows are the true classes, columns the answers."""
     if path.endswith(".npz"):
-        np.savez_compressed(path, confusion_matrix=np.asarray(matrix), class_names=np.array(class_names))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, confusion_matrix=np.asarray(matrix), class_names=np.array(class_names))
+        write_whole(path, buffer.getvalue())
         return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["true \\ answer"] + list(class_names))
-        table.writerows([name] + list(row) for name, row in zip(class_names, matrix))
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["true \\ answer"] + list(class_names))
+    table.writerows([name] + list(row) for name, row in zip(class_names, matrix))
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def write_scores(path: str, videos: Scored) -> None:

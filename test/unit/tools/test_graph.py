@@ -16,7 +16,7 @@ from network import NETWORKS, build_network
 from network.execution import set_execution
 from network.glore import GloReUnit
 from tools import graph, graph_film, graph_picture
-from tools.graph_overlay import Lens, coloured, linear, pixels_of, shown, stride_between
+from tools.graph_overlay import Lens, as_picture, coloured, linear, pixels_of, stride_between
 from tools.graph_sight import Sight, UnitWatch, among, arriving, changed, given_back, top_nodes, units_of, variation
 from tools.trained import open_trained
 
@@ -168,8 +168,8 @@ def test_colours_of_weights_and_of_flow():
     picture = np.full((1, 3, 3), 100, np.uint8)
     red, none, blue = coloured(picture, np.array([[1, 0, -2.]]))[0].astype(int)
     assert none.tolist() == [100] * 3 and red[0] > 180 > 60 > red[2] and blue[2] > 160 > 30 > blue[0]
-    assert shown(picture) is picture
-    flow = shown(np.array([[[128, 128], [228, 128], [28, 128]]], np.uint8))
+    assert as_picture(picture) is picture
+    flow = as_picture(np.array([[[128, 128], [228, 128], [28, 128]]], np.uint8))
     assert flow.shape == (1, 3, 3) and flow[0, 0].max() == 0
     assert flow[0, 1].argmax() == 0 and flow[0, 2].argmin() == 0  # to the right red, to the left its opposite
 
