@@ -18,14 +18,21 @@ def draw_timeline(path: str, title: str, class_names: Sequence[str], windows: Se
     matplotlib is not installed. `windows` have start and end in seconds, and probabilities (K,).
     """
     try:
-        from matplotlib import font_manager, rc_context
+        letters = all_letters()
     except ImportError:
         return False
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    fonts = ["DejaVu Sans"] + [name for name in CJK_FONTS if name in installed]
-    with rc_context({"font.family": fonts}):
+    with letters:
         write_whole(path, _picture(title, class_names, windows))
     return True
+
+
+def all_letters() -> Any:
+    """A context in which matplotlib writes names in all alphabets that an installed font has. ImportError where it is
+    not installed.
+    """
+    from matplotlib import font_manager, rc_context
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return rc_context({"font.family": ["DejaVu Sans"] + [name for name in CJK_FONTS if name in installed]})
 
 
 def _picture(title: str, class_names: Sequence[str], windows: Sequence[Any]) -> bytes:
@@ -44,11 +51,11 @@ def _picture(title: str, class_names: Sequence[str], windows: Sequence[Any]) -> 
     curves.set_ylabel("probability, %")
     curves.set_ylim(0, 103)
     curves.grid(True, alpha=0.3)
-    curves.set_title(_plain(title), fontsize=11)
+    curves.set_title(plain(title), fontsize=11)
     legend = curves.legend(curves.lines, [str(label) for label in labels], loc="center left",
                            bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
     for label, text in zip(labels, legend.get_texts()):
-        text.set_text(_plain(class_names[label]))  # not before: names that begin with a line are left out of a legend
+        text.set_text(plain(class_names[label]))  # not before: names that begin with a line are left out of a legend
     for row, (left, right) in zip(scores, extents(windows)):
         best = int(row.argmax())
         band.axvspan(left, right, color=colours.get(best, "0.8"), alpha=0.35 + 0.65 * float(row[best]), linewidth=0)
@@ -61,7 +68,7 @@ def _picture(title: str, class_names: Sequence[str], windows: Sequence[Any]) -> 
     return picture.getvalue()
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as matplotlib writes it letter by letter: between dollar signs it would see a formula."""
     return shown(name).replace("$", r"\$")
 
