@@ -6,13 +6,16 @@ K class. Accuracies are in percent, as in result.json; probabilities and the cal
 import csv
 import os
 import zipfile
+from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
 
 from dataset.layouts import VIDEO_ENDINGS, some_of
+from train.files import write_atomically
 from train.metrics import best_classes
+from train.scores_file import pack_scores
 
 BINS = 15  # of probability, as Guo et al., On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599
 ARRAYS = ("path", "label", "scores", "class_names")
@@ -106,9 +109,8 @@ def write_confusion(path: str, matrix: Sequence[Sequence[int]], class_names: Seq
 
 def write_scores(path: str, videos: Scored) -> None:
     """An .npz: path, label, scores (videos, K) float32, class_names, readable. Plain arrays, no pickle."""
-    with open(path, "wb") as file:  # np.savez would add an ending
-        np.savez_compressed(file, path=np.array(videos.paths), label=videos.labels, scores=videos.scores,
-                            class_names=np.array(videos.class_names), readable=videos.readable)
+    write_atomically(pack_scores(videos.paths, videos.labels, videos.scores, videos.readable, videos.class_names),
+                     Path(path))
 
 
 def read_scores(path: str) -> Scored:
