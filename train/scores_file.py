@@ -34,7 +34,7 @@ def pack_scores(paths: Sequence[str], labels: np.ndarray, scores: np.ndarray, re
 class _Rows(NamedTuple):
     """Of a batch, what says whose its logits are."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not needed
     readable: Tensor
     failures: Sequence[Tuple[str, str]]
 
