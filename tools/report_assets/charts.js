@@ -22,7 +22,7 @@ const PANELS = [
     line("train.top1", "training, top-1", null), line("epoch.val_top1", "test, top-1", "6 3", true),
     line("epoch.val_top5", "test, top-5", "2 3", true),
     line("epoch.last_step_val_top1", "test, top-1, weights of the last step", "8 3 2 3", true)] },
-  { title: "Learning rate", unit: "of a step", lines: [line("train.lr", "learning rate", null)] },
+  { title: "Learning rate", unit: "at a step", lines: [line("train.lr", "learning rate", null)] },
   { title: "Speed", unit: "clips a second", lines: [line("train.fps", "speed", null)] },
   { title: "Waiting for data", unit: "% of the time", factor: 100, lines: [line("train.data_wait_share", "waiting", null)] },
   { title: "Gradient norm", unit: "mean, before it is limited", lines: [line("train.gradient_norm", "norm", null)] },
@@ -85,7 +85,8 @@ class Chart {
     this.plot = make("div", { class: "plot", tabindex: 0, role: "group",
       "aria-label": panel.title + ", " + panel.unit + ": a chart. The arrow keys read its values." }, figure);
     this.tip = make("div", { class: "tip", role: "status", hidden: "" }, this.plot);
-    this.plot.addEventListener("pointermove", event => this.point(event.clientX - this.plot.getBoundingClientRect().left));
+    for (const kind of ["pointermove", "pointerdown"])
+      this.plot.addEventListener(kind, event => this.point(event.clientX - this.plot.getBoundingClientRect().left));
     this.plot.addEventListener("pointerleave", () => this.leave());
     this.plot.addEventListener("blur", () => this.leave());
     this.plot.addEventListener("keydown", event => this.key(event));

@@ -47,19 +47,21 @@ class Matrix {
     const canvas = make("canvas", { width: 160, height: 14, "aria-hidden": "true" }, parent), context = canvas.getContext("2d");
     const paint = () => {
       context.clearRect(0, 0, 160, 14);
-      for (let x = 0; x < 160; x++) {
-        context.fillStyle = this.colour(x / 160, true); context.fillRect(x, 0, 1, 7);
-        context.fillStyle = this.colour(x / 160, false); context.fillRect(x, 7, 1, 7);
-      }
+      this.shades().forEach((shades, wrong) => shades.forEach((shade, i) => {
+        context.fillStyle = shade;
+        context.fillRect(160 * i / shades.length, 7 * wrong, 160 / shades.length + 1, 7);
+      }));
     };
     paint();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
     make("span", {}, parent, "100 % of a row: above right, below wrong");
   }
 
-  colour(share, right) {
-    const rgb = getComputedStyle(document.documentElement).getPropertyValue(right ? "--right" : "--wrong");
-    return `rgba(${rgb}, ${share > 0 ? 0.12 + 0.88 * share ** 0.6 : 0})`;
+  // Of right answers and of wrong ones, the colours of shares from 0 to 1.
+  shades() {
+    const style = getComputedStyle(document.documentElement);
+    return ["--right", "--wrong"].map(name => style.getPropertyValue(name)).map(rgb =>
+      Array.from({ length: 51 }, (_, i) => `rgba(${rgb}, ${0.12 + 0.88 * (i / 50) ** 0.6})`));
   }
 
   gutter() { return Math.min(170, (this.box ? this.box.clientWidth : 600) * 0.34, 24 + 6.4 * Math.max(...this.names.map(name => name.length))); }
@@ -98,15 +100,15 @@ class Matrix {
   draw() {
     const room = this.gutter(), side = room + this.size * this.cell + 2;
     this.room.style.width = this.room.style.height = side + "px";
-    const ratio = window.devicePixelRatio || 1, width = Math.min(this.box.clientWidth, side);
-    const height = Math.min(side, Math.max(240, Math.min(900, window.innerHeight * 0.86)));
+    const ratio = window.devicePixelRatio || 1;
+    const width = Math.min(this.box.clientWidth, side), height = Math.min(this.box.clientHeight, side);
     this.canvas.width = width * ratio; this.canvas.height = height * ratio;
     this.canvas.style.width = width + "px"; this.canvas.style.height = height + "px";
     const c = this.context = this.canvas.getContext("2d");
     c.scale(ratio, ratio);
     const style = getComputedStyle(this.box);
     this.ink = style.color; this.back = style.backgroundColor;
-    this.shades = [true, false].map(right => Array.from({ length: 51 }, (_, i) => this.colour(i / 50, right)));
+    this.colours = this.shades();
     const from = offset => Math.max(0, Math.floor(offset / this.cell)), until = (offset, space) => Math.min(this.size, Math.ceil((offset + space) / this.cell));
     this.seen = { x: this.box.scrollLeft, y: this.box.scrollTop, room, width, height };
     const rows = [from(this.seen.y), until(this.seen.y, height - room)], columns = [from(this.seen.x), until(this.seen.x, width - room)];
@@ -130,7 +132,7 @@ class Matrix {
         const answer = this.order[column], count = own.get(answer);
         if (!count) continue;
         const share = count / this.totals[label];
-        c.fillStyle = this.shades[answer === label ? 0 : 1][Math.round(share * 50)];
+        c.fillStyle = this.colours[answer === label ? 0 : 1][Math.round(share * 50)];
         c.fillRect(this.left(column), this.above(row), this.cell - gap, this.cell - gap);
         if (!numbers) continue;
         c.fillStyle = share > 0.45 ? this.back : this.ink;

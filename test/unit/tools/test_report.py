@@ -3,6 +3,7 @@ no text of a file becomes markup.
 """
 import base64
 import hashlib
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -18,7 +19,8 @@ from tools.report_html import data_block, tag
 from tools.report_run import POINTS, read_run, thinned
 from tools.scores import Scored, ranked
 
-HOSTILE = ["<script>window.hacked = 1</script>", "\"'><img src=x onerror=window.hacked=1>", "</script><b>", "über 右 \u202e"]
+HOSTILE = ["<script>window.hacked = 1</script>", "\"'><img src=x onerror=window.hacked=1>", "</script><b>",
+           "über 右 \u202e"]
 
 
 class Elements(HTMLParser):
@@ -149,8 +151,8 @@ def test_figures_stand_in_the_page(tmp_path):
 def test_without_scores_the_page_names_the_command_that_makes_them(tmp_path):
     folder = write_run(tmp_path / "a run", scores=False)
     (folder / "model.pth").write_bytes(b"")
-    text = page_of(tmp_path, folder)
-    assert "python -m tools.evaluate &#x27;%s/model.pth&#x27; --scores &#x27;%s/scores.npz&#x27;" % (folder, folder) in text
+    text = html.unescape(page_of(tmp_path, folder))
+    assert "python -m tools.evaluate '%s/model.pth' --scores '%s/scores.npz'" % (folder, folder) in text
 
 
 def test_several_runs_show_the_options_in_which_they_differ(tmp_path):
