@@ -31,21 +31,21 @@ def memory(run: RunData) -> Optional[float]:
 
 def outcome(run: RunData) -> Dict[str, Optional[float]]:
     """The figures of a run: from result.json, before its end from the newest lines."""
-    top1, top5, share = (None if value is None else 100 * value for value in (
-        run.last("epoch.val_top1"), run.last("epoch.val_top5"), run.last("train.data_wait_share")))
     result = run.result if run.finished else {}
-    told = {key: real(result.get(key)) for key in ("accuracy_top1", "accuracy_top5", "loss", "fps", "seconds")}
-    wait = real(result.get("data_wait_share"))
-    newest = run.series.get("epoch.val_top1")
-    measured = run.measured or {}
-    return {"top1": top1 if told["accuracy_top1"] is None else told["accuracy_top1"],
-            "top5": top5 if told["accuracy_top5"] is None else told["accuracy_top5"],
-            "best": 100 * max(newest.high or newest.y) if newest else None,
+    measured, tests = run.measured or {}, run.series.get("epoch.val_top1")
+
+    def known(key: str, series: str, factor: float = 1.0) -> Optional[float]:
+        value, newest = real(result.get(key)), run.last(series)
+        return value if value is not None else None if newest is None else factor * newest
+
+    wait = known("data_wait_share", "train.data_wait_share")
+    return {"top1": known("accuracy_top1", "epoch.val_top1", 100),
+            "top5": known("accuracy_top5", "epoch.val_top5", 100),
+            "best": 100 * max(tests.high or tests.y) if tests else None,
             "mean_class": real(measured.get("mean_class_accuracy")),
             "calibration": real(measured.get("calibration", {}).get("expected_calibration_error")),
-            "loss": run.last("epoch.val_loss") if told["loss"] is None else told["loss"],
-            "fps": run.last("train.fps") if told["fps"] is None else told["fps"],
-            "wait": share if wait is None else 100 * wait, "seconds": told["seconds"], "memory": memory(run)}
+            "loss": known("loss", "epoch.val_loss"), "fps": known("fps", "train.fps"),
+            "wait": None if wait is None else 100 * wait, "seconds": real(result.get("seconds")), "memory": memory(run)}
 
 
 def state_of(run: RunData) -> Html:
@@ -77,7 +77,7 @@ def say(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "on" if value else "off"
-    return ", ".join(say(part) for part in value) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def options_table(run: RunData) -> Html:
@@ -101,7 +101,8 @@ def options_table(run: RunData) -> Html:
 
 def facts_table(run: RunData) -> Html:
     """Network, data, machine and versions."""
-    versions = run.about.get("versions")
+    told = run.about.get("versions")
+    versions = told if isinstance(told, dict) else {}
     pairs = [("folder", run.folder), ("network", run.fact("network")), ("modality", run.fact("modality")),
              ("data set", run.fact("dataset")), ("split", run.fact("split")),
              ("training videos", run.about.get("num_train_videos")), ("test videos", run.result.get("num_videos")),
@@ -109,8 +110,7 @@ def facts_table(run: RunData) -> Html:
              ("device", run.fact("device")), ("processes", run.about.get("world_size")),
              ("clips a step", run.about.get("global_batch")), ("steps an epoch", run.about.get("steps_per_epoch")),
              ("steps left out", run.result.get("skipped_steps")), ("started", run.about.get("started")),
-             ("torch", run.fact("torch") or (versions or {}).get("torch") if isinstance(versions, dict) else
-              run.fact("torch")), ("python", versions.get("python") if isinstance(versions, dict) else None)]
+             ("torch", run.fact("torch") or versions.get("torch")), ("python", versions.get("python"))]
     return table("The run", ["what", "value"], [[name, say(value)] for name, value in pairs if value is not None])
 
 
