@@ -67,7 +67,7 @@ def mistakes_of(run: RunData, count: int, data_root: Optional[str]) -> Optional[
         videos = find_videos(run, data_root)
     except (ValueError, OSError) as error:
         print("%s: no films of its mistakes: %s" % (run.name, error), file=sys.stderr)
-        return Mistakes(shown, ["the video is not at hand"] * len(shown), "No films: %s." % error)
+        return Mistakes(shown, [""] * len(shown), "No films: %s." % error)
     return Mistakes(shown, films_of(videos, [mistake.path for mistake in shown], run.config))
 
 

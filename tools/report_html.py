@@ -55,10 +55,12 @@ def number(value: Optional[float], form: str = "%.2f", class_: str = "") -> Cell
 def table(caption: str, heads: Sequence[Any], rows: Iterable[Sequence[Any]], sortable: bool = False,
           class_: str = "") -> Html:
     """A table in a box that scrolls. Its first column names the rows; one that is sortable is so by each head."""
-    top = [tag("th", tag("button", head, type="button") if sortable else head, scope="col") for head in heads]
+    whole = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
+    right = ["n" if whole and "n" in (whole[0][place].class_ or "").split() else None for place in range(len(heads))]
+    top = [tag("th", tag("button", head, type="button") if sortable and head else head, scope="col", class_=class_)
+           for head, class_ in zip(heads, right)]
     body = []
-    for row in rows:
-        cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+    for cells in whole:
         body.append(tag("tr", *[
             tag("td" if place else "th", cell.shown, data_key=cell.key, class_=cell.class_,
                 scope=None if place else "row") for place, cell in enumerate(cells)]))

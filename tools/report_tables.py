@@ -129,11 +129,18 @@ def class_row(row: Dict[str, Any]) -> List[Any]:
     """A class in the table."""
     taken = "%s (%d)" % (row["most_often_taken_for"], row["taken_so"]) if row["taken_so"] else "–"
     share = row["top1"] or 0
-    return [Cell(row["class"], row["class"]), number(row["num_videos"], "%d"), number(row["top1"], "%.1f"),
-            Cell(bar(share / 100), share, "bars"), number(row["top5"], "%.1f"), Cell(taken, row["taken_so"])]
+    return [Cell(row["class"], row["class"]), number(row["top1"], "%.1f"), Cell(bar(share / 100), share, "bars"),
+            number(row["top5"], "%.1f"), number(row["num_videos"], "%d"), Cell(taken, row["taken_so"])]
 
 
-CLASS_HEADS = ["class", "videos", "top-1, %", "of all", "top-5, %", "most often taken for"]
+CLASS_HEADS = ["class", "top-1, %", "", "top-5, %", "videos", "most often taken for"]
+SHORT = (0, 1, 2, 5)  # columns of the best and the worst
+
+
+def extremes(caption: str, rows: Sequence[Dict[str, Any]]) -> Html:
+    """Some classes, in fewer columns."""
+    return table(caption, [CLASS_HEADS[place] for place in SHORT],
+                 [[class_row(row)[place] for place in SHORT] for row in rows])
 
 
 def classes_part(run: RunData) -> Html:
@@ -146,8 +153,8 @@ def classes_part(run: RunData) -> Html:
     if len(rows) <= FEW:
         return joined([every, note])
     worst, best = rows[:EXTREMES], rows[:-EXTREMES - 1:-1]
-    pair = tag("div", table("The classes with the lowest accuracy", CLASS_HEADS, map(class_row, worst)),
-               table("The classes with the highest accuracy", CLASS_HEADS, map(class_row, best)), class_="pair")
+    pair = tag("div", extremes("The classes with the lowest accuracy", worst),
+               extremes("The classes with the highest accuracy", best), class_="pair")
     return joined([pair, folded("All %d classes" % len(rows), every), note])
 
 
@@ -200,12 +207,13 @@ def mistakes_part(run: RunData, mistakes: Sequence[Mistake], films: Sequence[Uni
 
 
 def _card(mistake: Mistake, film: Union[Film, str], true: str, answer: str) -> Html:
+    """`film` is a film, why there is none, or '' where that is said for all."""
     if isinstance(film, Film):
         picture = tag("button", tag("img", src=film.picture, alt="", draggable="false"), type="button", class_="film",
                       aria_pressed="false", aria_label="Play %s, taken for %s" % (true, answer),
                       data_frames=film.frames, data_width=film.width, data_height=film.height, data_delay=film.delay)
     else:
-        picture = tag("p", "No film: ", film, class_="film absent")
+        picture = tag("p", "No film: ", film, class_="film absent") if film else Html("")
     words = tag("p", tag("b", answer), " %.0f %%" % (100 * mistake.sure), tag("br"), tag("span", "is ", class_="quiet"),
                 tag("b", true), " %.0f %%" % (100 * mistake.of_label))
     return tag("li", picture, words, tag("p", mistake.path, class_="path"))

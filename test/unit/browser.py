@@ -1,5 +1,6 @@
 """A headless Chromium, spoken to over two pipes in its own protocol (Chrome DevTools): no driver and no network."""
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -30,13 +31,15 @@ class Browser:
 
     def __init__(self, folder):
         self._profile = tempfile.mkdtemp(dir=str(folder))
-        (theirs, mine), (self._answers, their_end) = os.pipe(), os.pipe()
-        # Chromium takes what it is told from descriptor 3 and answers on 4
-        words = ["sh", "-c", 'exec "$0" "$@" 3<&%d 4>&%d 2>/dev/null' % (theirs, their_end), find_browser()]
+        pipes = os.pipe() + os.pipe()
+        mine, self._answers = pipes[1], pipes[2]
+        # Chromium takes what it is told from descriptor 3 and answers on 4; these here must be others.
+        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (pipes[0], pipes[3])]
+        words = ["bash", "-c", 'exec "$0" "$@" 3<&%d 4>&%d 2>/dev/null' % tuple(theirs), find_browser()]
         self._process = subprocess.Popen(words + FLAGS + ["--user-data-dir=" + self._profile, "about:blank"],
-                                         pass_fds=(theirs, their_end), stdout=subprocess.DEVNULL)
-        os.close(theirs)
-        os.close(their_end)
+                                         pass_fds=theirs, stdout=subprocess.DEVNULL)
+        for end in [pipes[0], pipes[3]] + theirs:
+            os.close(end)
         self._tell, self._number, self._rest, self._session = os.fdopen(mine, "wb"), 0, b"", None
         self.complaints, self.requests = [], []
         target = next(row for row in self.call("Target.getTargets")["targetInfos"] if row["type"] == "page")

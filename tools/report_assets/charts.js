@@ -23,9 +23,9 @@ const PANELS = [
     line("epoch.val_top5", "test, top-5", "2 3", true),
     line("epoch.last_step_val_top1", "test, top-1, weights of the last step", "8 3 2 3", true)] },
   { title: "Learning rate", unit: "at a step", lines: [line("train.lr", "learning rate", null)] },
-  { title: "Speed", unit: "clips a second", lines: [line("train.fps", "speed", null)] },
-  { title: "Waiting for data", unit: "% of the time", factor: 100, lines: [line("train.data_wait_share", "waiting", null)] },
-  { title: "Gradient norm", unit: "mean, before it is limited", lines: [line("train.gradient_norm", "norm", null)] },
+  { title: "Speed", unit: "clips a second", smooth: true, lines: [line("train.fps", "speed", null)] },
+  { title: "Waiting for data", unit: "% of the time", factor: 100, smooth: true, lines: [line("train.data_wait_share", "waiting", null)] },
+  { title: "Gradient norm", unit: "mean, before it is limited", smooth: true, lines: [line("train.gradient_norm", "norm", null)] },
 ];
 
 function say(value) {
@@ -142,7 +142,7 @@ class Chart {
     }
     for (const x of ticks(0, this.right, Math.max(2, Math.min(8, Math.floor((right - left) / 75))))) {
       make("line", { class: "gridline", x1: this.px(x), x2: this.px(x), y1: top, y2: bottom }, this.svg);
-      make("text", { x: this.px(x), y: bottom + 17, "text-anchor": "middle" }, this.svg, say(x));
+      make("text", { x: this.px(x), y: bottom + 17, "text-anchor": "middle" }, this.svg, this.right >= 1e4 && x ? say(x / 1e3) + "k" : say(x));
     }
     make("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }, this.svg);
     make("text", { x: right, y: bottom + 33, "text-anchor": "end" }, this.svg, view.axis);

@@ -32,9 +32,8 @@ class Matrix {
     this.room = make("div", { class: "room" }, this.box);
     this.canvas = make("canvas", { "aria-hidden": "true" }, this.room);
     this.read = make("p", { class: "read", role: "status" }, parent, "Rows are the true classes, columns the answers. Point at a cell, or use the arrow keys.");
-    const fit = (this.box.clientWidth - this.gutter()) / this.size;
-    this.cell = Math.round(Math.max(this.size > 250 ? 4 : 10, Math.min(36, fit)));
-    if (this.size <= 101 && fit > 8 && fit < 10) this.cell = Math.floor(fit);
+    this.cell = 10;
+    this.cell = Math.floor(Math.max(this.size > 250 ? 4 : 9, Math.min(36, (this.box.clientWidth - this.gutter()) / this.size)));
     zoom.value = this.cell;
     this.box.addEventListener("scroll", () => this.draw());
     this.canvas.addEventListener("pointermove", event => this.point(event));
@@ -54,7 +53,7 @@ class Matrix {
     };
     paint();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
-    make("span", {}, parent, "100 % of a row: above right, below wrong");
+    make("span", {}, parent, "100 % of a class: right above, wrong below");
   }
 
   // Of right answers and of wrong ones, the colours of shares from 0 to 1.
@@ -64,7 +63,15 @@ class Matrix {
       Array.from({ length: 51 }, (_, i) => `rgba(${rgb}, ${0.12 + 0.88 * (i / 50) ** 0.6})`));
   }
 
-  gutter() { return Math.min(170, (this.box ? this.box.clientWidth : 600) * 0.34, 24 + 6.4 * Math.max(...this.names.map(name => name.length))); }
+  // The letters of the names, and the room that these need beside the cells, in pixels.
+  letters() { return Math.min(13, Math.max(8.5, this.cell - 0.5)); }
+
+  gutter() {
+    const c = this.canvas.getContext("2d");
+    c.font = "100px system-ui, sans-serif";
+    this.longest = this.longest || Math.max(...this.names.map(name => c.measureText(name).width)) / 100;
+    return Math.round(Math.max(60, Math.min(190, this.box.clientWidth * 0.34, 18 + this.longest * this.letters())));
+  }
 
   sort(how) {
     const labels = this.names.map((_, label) => label);
@@ -146,7 +153,7 @@ class Matrix {
   }
 
   labels(c, rows, columns) {
-    const { room, width, height } = this.seen, size = Math.min(13, Math.max(8, this.cell - 0.5)), every = this.cell >= 8 ? 1 : 0;
+    const { room, width, height } = this.seen, size = this.letters(), every = this.cell >= 8 ? 1 : 0;
     c.font = `${size}px system-ui, sans-serif`; c.textBaseline = "middle";
     const strong = (place, side) => this.at && this.at[side] === place || this.wanted && this.names[this.order[place]].toLowerCase().includes(this.wanted);
     const write = (place, side, x, y, turn) => {
