@@ -28,15 +28,16 @@ def run_heads(runs: Sequence[RunData]) -> List[Html]:
 def results_table(runs: Sequence[RunData]) -> Html:
     """The figures of several runs, the best of each marked."""
     found = [outcome(run) for run in runs]
-    best = {}
-    for _, key, _, sign in COLUMNS:
+    best = {}  # as they are shown, since equal ones are equally good
+    for _, key, form, sign in COLUMNS:
         known = [sign * value for value in (values[key] for values in found) if value is not None]
-        best[key] = sign * max(known) if len(set(known)) > 1 else None
+        best[key] = form % (sign * max(known)) if known and form % min(known) != form % max(known) else ""
     rows: List[List[Cell]] = []
     for run, name, values in zip(runs, run_heads(runs), found):
-        figures = [number(values[key], form, "best" if values[key] is not None and values[key] == best[key] else "")
-                   for _, key, form, _ in COLUMNS]
-        rows.append([Cell(name, run.name), Cell(state_of(run)), *figures])
+        figures = [number(values[key], form) for _, key, form, _ in COLUMNS]
+        figures = [cell._replace(class_="n best") if cell.shown == best[column[1]] else cell
+                   for cell, column in zip(figures, COLUMNS)]
+        rows.append([Cell(name, run.name), Cell(state_of(run, False)), *figures])
     return table("Results of the runs; the best of each is bold", ["run", "state"] + [row[0] for row in COLUMNS], rows,
                  True)
 

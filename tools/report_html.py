@@ -56,9 +56,9 @@ def table(caption: str, heads: Sequence[Any], rows: Iterable[Sequence[Any]], sor
           class_: str = "") -> Html:
     """A table in a box that scrolls. Its first column names the rows; one that is sortable is so by each head."""
     whole = [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows]
-    right = ["n" if whole and "n" in (whole[0][place].class_ or "").split() else None for place in range(len(heads))]
-    top = [tag("th", tag("button", head, type="button") if sortable and head else head, scope="col", class_=class_)
-           for head, class_ in zip(heads, right)]
+    kinds = [(cell.class_ or "").split(" ")[0] or None for cell in whole[0]] if whole else [None] * len(heads)
+    top = [tag("th", tag("button", head, type="button") if sortable and head else head, scope="col",
+               class_=kind if kind in ("n", "bars") else None) for head, kind in zip(heads, kinds)]
     body = []
     for cells in whole:
         body.append(tag("tr", *[

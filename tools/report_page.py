@@ -51,7 +51,7 @@ def render(runs: Sequence[RunData], mistakes: Sequence[Optional[Mistakes]]) -> b
                 aria_label="Parts of this page")
     made = "made %s by tools.report" % clock(time.time())
     header = tag("header", tag("h1", title), tag("p", "GloRe for PyTorch · ", made, class_="quiet"), links)
-    sections = [tag("section", tag("h2", name, id="h-" + key), content, id=key, aria_labelledby="h-" + key)
+    sections = [tag("section", "" if key.startswith("run-") else tag("h2", name), content, id=key, aria_label=name)
                 for name, key, content in parts]
     noscript = tag("noscript", tag("p", "Curves, confusion matrix and films need JavaScript; tables do not.",
                                    class_="note"))
@@ -100,7 +100,7 @@ def _run_parts(run: RunData, mistakes: Optional[Mistakes], mark: str) -> List[An
 
 def _whole_run(run: RunData, mistakes: Optional[Mistakes], place: int) -> Html:
     parts = [joined([tag("h3", name), content]) for name, _, content in _run_parts(run, mistakes, "-%d" % place)]
-    return tag("details", tag("summary", swatch(place), run.name, " – ", state_of(run)), _notes(run), tiles(run),
+    return tag("details", tag("summary", tag("h2", swatch(place), run.name), state_of(run)), _notes(run), tiles(run),
                *parts, open=place == 0)
 
 

@@ -48,12 +48,12 @@ def outcome(run: RunData) -> Dict[str, Optional[float]]:
             "wait": None if wait is None else 100 * wait, "seconds": real(result.get("seconds")), "memory": memory(run)}
 
 
-def state_of(run: RunData) -> Html:
+def state_of(run: RunData, with_time: bool = True) -> Html:
     """Whether the run has ended, and when its newest line was written."""
     steps, end = run.last_step, whole(run.about.get("last_step"))
     if run.finished:
         return joined([tag("span", "finished", class_="chip done"), " after %s steps" % format(steps, ",")])
-    line = "" if run.last_line is None else "; its newest line is of %s" % clock(run.last_line)
+    line = "" if run.last_line is None or not with_time else "; its newest line is of %s" % clock(run.last_line)
     return joined([tag("span", "not finished", class_="chip open"), " step %s%s%s" % (
         format(steps, ","), " of %s" % format(end, ",") if end else "", line)])
 
@@ -101,8 +101,6 @@ def options_table(run: RunData) -> Html:
 
 def facts_table(run: RunData) -> Html:
     """Network, data, machine and versions."""
-    told = run.about.get("versions")
-    versions = told if isinstance(told, dict) else {}
     pairs = [("folder", run.folder), ("network", run.fact("network")), ("modality", run.fact("modality")),
              ("data set", run.fact("dataset")), ("split", run.fact("split")),
              ("training videos", run.about.get("num_train_videos")), ("test videos", run.result.get("num_videos")),
@@ -110,7 +108,7 @@ def facts_table(run: RunData) -> Html:
              ("device", run.fact("device")), ("processes", run.about.get("world_size")),
              ("clips a step", run.about.get("global_batch")), ("steps an epoch", run.about.get("steps_per_epoch")),
              ("steps left out", run.result.get("skipped_steps")), ("started", run.about.get("started")),
-             ("torch", run.fact("torch") or versions.get("torch")), ("python", versions.get("python"))]
+             ("torch", run.fact("torch")), ("python", run.about.get("python"))]
     return table("The run", ["what", "value"], [[name, say(value)] for name, value in pairs if value is not None])
 
 

@@ -187,7 +187,7 @@ class RunState:
                 "steps_per_epoch": plan.steps_per_epoch, "global_batch": self.global_batch,
                 "num_train_videos": self.data.num_train, "network": config.network, "modality": config.modality,
                 "dataset": self.data.name, "split": config.split, "amp_type": self.trainer.precision.label,
-                "device": devices.device_name(device), "world_size": world_size, "versions": checkpoint.versions(),
+                "device": devices.device_name(device), "world_size": world_size, **checkpoint.versions(),
                 "class_names": list(self.data.class_names), "config": checkpoint.plain(dataclasses.asdict(config))}
 
     def result(self, scores: Scores, position: Position, speed: Speed, world_size: int) -> Dict[str, Any]:

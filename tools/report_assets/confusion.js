@@ -13,11 +13,12 @@ class Matrix {
     this.right = this.rows.map((row, label) => this.totals[label] ? (row.get(label) || 0) / this.totals[label] : 1);
     this.order = this.names.map((_, label) => label);
     this.build(parent);
-    new ResizeObserver(() => this.draw()).observe(this.box);
+    new ResizeObserver(() => this.draw()).observe(parent);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
   build(parent) {
+    this.parent = parent;
     const tools = make("div", { class: "tools" }, parent);
     const order = make("select", {}, make("label", {}, tools, "order "));
     ORDERS.forEach(([value, text]) => make("option", { value }, order, text));
@@ -33,7 +34,7 @@ class Matrix {
     this.canvas = make("canvas", { "aria-hidden": "true" }, this.room);
     this.read = make("p", { class: "read", role: "status" }, parent, "Rows are the true classes, columns the answers. Point at a cell, or use the arrow keys.");
     this.cell = 10;
-    this.cell = Math.floor(Math.max(this.size > 250 ? 4 : 9, Math.min(36, (this.box.clientWidth - this.gutter()) / this.size)));
+    this.cell = Math.floor(Math.max(this.size > 250 ? 4 : 9, Math.min(36, (parent.clientWidth - 4 - this.gutter()) / this.size)));
     zoom.value = this.cell;
     this.box.addEventListener("scroll", () => this.draw());
     this.canvas.addEventListener("pointermove", event => this.point(event));
@@ -43,12 +44,12 @@ class Matrix {
 
   legend(parent) {
     make("span", {}, parent, "0");
-    const canvas = make("canvas", { width: 160, height: 14, "aria-hidden": "true" }, parent), context = canvas.getContext("2d");
+    const canvas = make("canvas", { width: 153, height: 14, "aria-hidden": "true" }, parent), context = canvas.getContext("2d");
     const paint = () => {
-      context.clearRect(0, 0, 160, 14);
+      context.clearRect(0, 0, 153, 14);
       this.shades().forEach((shades, wrong) => shades.forEach((shade, i) => {
         context.fillStyle = shade;
-        context.fillRect(160 * i / shades.length, 7 * wrong, 160 / shades.length + 1, 7);
+        context.fillRect(3 * i, 7 * wrong, 3, 7);
       }));
     };
     paint();
@@ -70,7 +71,7 @@ class Matrix {
     const c = this.canvas.getContext("2d");
     c.font = "100px system-ui, sans-serif";
     this.longest = this.longest || Math.max(...this.names.map(name => c.measureText(name).width)) / 100;
-    return Math.round(Math.max(60, Math.min(190, this.box.clientWidth * 0.34, 18 + this.longest * this.letters())));
+    return Math.round(Math.max(108, Math.min(190, this.parent.clientWidth * 0.34, 18 + this.longest * this.letters())));
   }
 
   sort(how) {
@@ -173,7 +174,7 @@ class Matrix {
     c.save(); c.beginPath(); c.rect(room, 0, width, room); c.clip();
     for (let column = columns[0]; column < columns[1]; column++) write(column, 1, this.left(column) + this.cell / 2, room - 6, true);
     c.restore();
-    c.font = "12px system-ui, sans-serif"; c.globalAlpha = 0.75; c.textAlign = "right";
+    c.font = "12px system-ui, sans-serif"; c.fillStyle = this.ink; c.globalAlpha = 0.75; c.textAlign = "right";
     c.fillText("true ↓  answer →", room - 6, room - 12, room - 8);
   }
 

@@ -45,7 +45,7 @@ def write_run(folder, names=("down", "left", "up"), steps=300, finished=True, sc
     about = {"task": folder.name, "started": "2026-11-24T20:00:00Z", "started_in": "/", "last_step": steps,
              "steps_per_epoch": 100, "global_batch": 16, "num_train_videos": 1600, "network": "RESNET50_3D",
              "modality": "rgb", "dataset": "folder", "split": 1, "device": "CPU of a test", "world_size": 1,
-             "amp_type": "O0", "versions": {"torch": "2.13.0", "python": "3.11.7"}, "class_names": list(names),
+             "amp_type": "O0", "torch": "2.13.0", "python": "3.11.7", "class_names": list(names),
              "config": options}
     (folder / "run.json").write_text(json.dumps(about))
     (folder / "train.log").write_text("12:00:00 it began\n12:10:00 it went on\n")
