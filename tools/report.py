@@ -15,11 +15,10 @@ import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from dataset.progress import say_progress
 from tools.report_films import confident_mistakes, films_of, find_videos
 from tools.report_page import Mistakes, render
 from tools.report_run import RunData, read_run
-from tools.running import check_writable, clear_line, command_code
+from tools.running import check_writable, command_code, with_end
 from train.files import write_atomically
 
 MOST_RUNS, MOST_MISTAKES, SHOWN = 16, 200, 12
@@ -74,13 +73,11 @@ def mistakes_of(run: RunData, count: int, data_root: Optional[str]) -> Optional[
 def run(options: argparse.Namespace) -> int:
     """Reads the runs and writes the page; the exit code."""
     check_options(options)
-    runs = told_apart([read_run(path) for path in options.runs])
-    mistakes: List[Optional[Mistakes]] = []
-    for number, one in enumerate(runs, 1):
-        say_progress("%s: run %d of %d, its mistakes" % (one.name, number, len(runs)))
-        mistakes.append(mistakes_of(one, options.mistakes, options.data_root))
-    clear_line()
-    content = render(runs, mistakes)
+    found = []
+    for one in with_end((read_run(path) for path in options.runs), len(options.runs), "runs read"):
+        found.append((one, mistakes_of(one, options.mistakes, options.data_root)))
+    runs = told_apart([one for one, _ in found])
+    content = render(runs, [mistakes for _, mistakes in found])
     write_atomically(content, Path(options.output))
     for one in runs:
         for note in one.notes:
