@@ -60,7 +60,10 @@ def find_videos(run: RunData, data_root: Optional[str]) -> VideoList:
     """The test videos of a run, below `data_root` or where they were. ValueError or OSError where they are not there.
     """
     config = run.config
-    spec = find_dataset(str(config.get("dataset") or run.fact("dataset")))
+    name = config.get("dataset") or run.fact("dataset")
+    if not name:
+        raise ValueError("neither run.json nor result.json says of which data set its videos are")
+    spec = find_dataset(str(name))
     started_in = run.about.get("started_in")
     told = config.get("data_root")
     root = data_root or (os.path.join(str(started_in or ""), str(told)) if told else

@@ -20,6 +20,7 @@ RESULT, METRICS, LOG, BAD = "result.json", "metrics.jsonl", "train.log", "bad_vi
 MOST_BYTES = 1 << 26  # of a file of JSON
 TAIL_BYTES, TAIL_LINES, NAMED = 1 << 15, 40, 50
 POINTS = 600  # of a curve
+MOST_CLASSES = 4096  # a matrix of more is nothing to look at
 KEYS = {"train": ("loss", "top1", "lr", "fps", "data_wait_share", "gradient_norm", "skipped"),
         "epoch": ("epoch", "val_loss", "val_top1", "val_top5", "fps", "unreadable", "last_step_val_loss",
                   "last_step_val_top1")}
@@ -167,8 +168,8 @@ def _scores(path: Path, notes: List[str]) -> Tuple[Optional[Scored], Optional[Di
         return None, None
     try:
         scored = read_scores(str(path))
-        if not scored.paths or not scored.class_names:
-            raise ValueError("%s holds no video" % path)
+        if not scored.paths or not 0 < len(scored.class_names) <= MOST_CLASSES:
+            raise ValueError("%s holds no video, or more than %d classes" % (path, MOST_CLASSES))
         return scored, measure(scored)
     except (OSError, ValueError, MemoryError) as error:
         notes.append("%s" % (error or "%s: no memory left to read it" % path))

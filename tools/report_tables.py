@@ -73,7 +73,7 @@ def tiles(run: RunData) -> Html:
 
 def say(value: Any) -> str:
     """A value of the configuration, in words."""
-    if value is None or value == "":
+    if value is None or value == "" or value == []:
         return "–"
     if isinstance(value, bool):
         return "on" if value else "off"
@@ -96,7 +96,8 @@ def options_table(run: RunData) -> Html:
         return tag("p", "Neither run.json nor result.json says with which options this run was started.")
     return joined([table("Options that are not at their default", heads, rows[0], class_="options"),
                    folded("%d options at their default" % len(rows[1]),
-                          table("Options at their default", heads, rows[1], class_="options"))])
+                          table("Options at their default", heads[:2] + heads[3:],
+                                [row[:2] + row[3:] for row in rows[1]], class_="options"))])
 
 
 def facts_table(run: RunData) -> Html:
@@ -236,7 +237,7 @@ def log_part(run: RunData) -> Html:
     """The end of the log, and the videos that could not be read."""
     parts: List[Any] = []
     if run.num_bad:
-        title = "%d videos could not be read%s" % (run.num_bad, "" if run.num_bad == len(run.bad_videos) else
+        title = "Videos that could not be read: %d%s" % (run.num_bad, "" if run.num_bad == len(run.bad_videos) else
                                                    ", the first %d of them" % len(run.bad_videos))
         parts.append(folded(title, table("Videos that could not be read", ["video", "reason"], run.bad_videos)))
     if run.log:

@@ -36,6 +36,8 @@ function say(value) {
   return size < 1e-3 ? value.toExponential(2).replace(/\.?0+e/, "e") : String(+value.toPrecision(4));
 }
 
+const exact = value => Number.isInteger(value) ? value.toLocaleString("en") : say(value);
+
 function ticks(low, high, wanted) {
   const rough = (high - low) / wanted || 1, ten = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map(m => m * ten).find(s => s >= rough * 0.999);
@@ -140,7 +142,8 @@ class Chart {
       make("line", { class: "gridline", x1: left, x2: right, y1: this.py(y), y2: this.py(y) }, this.svg);
       make("text", { x: left - 7, y: this.py(y) + 4, "text-anchor": "end" }, this.svg, say(y));
     }
-    for (const x of ticks(0, this.right, Math.max(2, Math.min(8, Math.floor((right - left) / 75))))) {
+    const columns = ticks(0, this.right, Math.max(2, Math.min(8, Math.floor((right - left) / 75))));
+    for (const x of columns.filter(x => view.axis === "epochs" || Number.isInteger(x))) {
       make("line", { class: "gridline", x1: this.px(x), x2: this.px(x), y1: top, y2: bottom }, this.svg);
       make("text", { x: this.px(x), y: bottom + 17, "text-anchor": "middle" }, this.svg, this.right >= 1e4 && x ? say(x / 1e3) + "k" : say(x));
     }
@@ -181,13 +184,13 @@ class Chart {
     this.clear();
     this.marks = make("g", {}, this.svg);
     make("line", { class: "cross", x1: this.px(this.at), x2: this.px(this.at), y1: this.box.top, y2: this.box.bottom }, this.marks);
-    make("div", { class: "quiet" }, this.tip, `${view.axis} ${say(this.at)}`);
+    make("div", { class: "quiet" }, this.tip, `${view.axis} ${exact(this.at)}`);
     for (const [curve, i] of found) {
       make("circle", { class: "dot " + curve.colour, cx: this.px(curve.x[i]), cy: this.py(curve.y[i]), r: 4 }, this.marks);
       const row = make("div", {}, this.tip);
       make("span", { class: "swatch " + curve.colour }, row);
       make("span", {}, row, (SEVERAL ? curve.run.name + (this.panel.lines.length > 1 ? ", " + curve.label : "") : curve.label)
-        + (curve.x[i] === this.at ? "" : " at " + say(curve.x[i])));
+        + (curve.x[i] === this.at ? "" : " at " + exact(curve.x[i])));
       make("b", {}, row, say(curve.y[i]));
     }
     this.tip.hidden = false;

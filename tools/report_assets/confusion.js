@@ -28,11 +28,11 @@ class Matrix {
     const find = make("input", { type: "search", placeholder: "class name" }, make("label", {}, tools, "find "));
     find.addEventListener("input", () => this.find(find.value));
     this.legend(make("span", { class: "scale" }, tools));
+    this.read = make("p", { class: "read", role: "status" }, parent, "Rows are the true classes, columns the answers. Point at a cell, or use the arrow keys.");
     this.box = make("div", { class: "matrix", tabindex: 0, role: "group", "aria-label":
       `Confusion matrix of ${this.size} classes. The arrow keys go from cell to cell; the most frequent confusions are in the table below it.` }, parent);
     this.room = make("div", { class: "room" }, this.box);
     this.canvas = make("canvas", { "aria-hidden": "true" }, this.room);
-    this.read = make("p", { class: "read", role: "status" }, parent, "Rows are the true classes, columns the answers. Point at a cell, or use the arrow keys.");
     this.cell = 10;
     this.cell = Math.floor(Math.max(this.size > 250 ? 4 : 9, Math.min(36, (parent.clientWidth - 4 - this.gutter()) / this.size)));
     zoom.value = this.cell;
