@@ -3,11 +3,29 @@
     predict = torch.hub.load("path/to/this/folder", "trained", "exps/TASK/model.pth", source="local")
     print(predict("film.mp4")["top"])
 """
+import os
+import sys
 from typing import Union
 
-from network import build_network
-from network.resnet3d import GloReResNet3d
-from tools.predictor import Predictor, open_predictor
+HERE = os.path.dirname(os.path.realpath(__file__))
+
+
+def refuse_namesakes() -> None:
+    """ImportError where the program has modules of its own by the names of this project's rooms."""
+    for room in ("data", "dataset", "network", "tools", "train"):
+        module = sys.modules.get(room)
+        places = [os.path.realpath(place) for place in getattr(module, "__path__", ())]
+        if module is not None and os.path.join(HERE, room) not in places:
+            raise ImportError("another module %r is imported already (%s), and %s has one of that name: call "
+                              "torch.hub.load in a program that does without the other"
+                              % (room, getattr(module, "__file__", None), HERE))
+
+
+refuse_namesakes()
+
+from network import build_network  # noqa: E402
+from network.resnet3d import GloReResNet3d  # noqa: E402
+from tools.predictor import Predictor, open_predictor  # noqa: E402
 
 dependencies = ["torch", "numpy", "cv2"]  # torch.hub looks for them first
 

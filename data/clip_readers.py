@@ -62,6 +62,7 @@ class VideoFile(Reader):
                     raise UnreadableClip(self.path, "frame %d of %d cannot be decoded" % (index, self.num_frames),
                                          readable=index)
                 if index in places:
+                    self.time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                     with readable_before(index, self.path):
                         image = capture.retrieve(image)[1]
                     yield image

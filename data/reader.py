@@ -89,6 +89,7 @@ class Reader:
 
     path: str
     num_frames: int
+    time: Optional[float] = None  # seconds, of the frame that frames() gave last, where the file says it
     facts: Optional[VideoFacts] = None  # what the index knows, where it is true of the file as it is now
     channels = 3
     blue_first = True  # whether frames() gives B, G, R

@@ -1,6 +1,10 @@
 """Looks at every video of a data set, keeps what it learns in the index that training uses, and says what is wrong.
 
-    python -m dataset.check UCF101 --data-root PATH --json FILE
+    python -m dataset.check UCF101 --json findings.json
+    python -m dataset.check folder --data-root my_videos --sheet sheet.html
+
+Exit code 0: sound; 1: not; 2: could not be checked. After changes, or after Ctrl-C, the same command looks at new and
+changed files alone.
 """
 import argparse
 import json
@@ -15,7 +19,7 @@ from dataset.contact_sheet import contact_sheet
 from dataset.index import Record, index_path, prefix_of
 from dataset.indexing import update_index
 from dataset.layouts import absent
-from dataset.options import add_option, add_options
+from dataset.options import CommandParser, add_option, add_options
 from dataset.progress import exit_code, say_progress, with_progress
 from dataset.specs import DatasetSpec, Found, find_dataset, find_rows, load_videos
 from dataset.splits import known_source
@@ -149,9 +153,7 @@ def describe_counts(report: Dict[str, Any]) -> List[str]:
 
 def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog='python -m dataset.check', description='Looks at every video of a data set, '
-                                     'writes the index that training uses, and says what is wrong. Exit code 0: '
-                                     'sound; 1: not; 2: could not be checked.')
+    parser = CommandParser('dataset.check', __doc__)
     add_options(parser, 'name', '--data-root', '--source', '--workers')
     add_option(parser, '--split', default=1)
     parser.add_argument('--clip-length', type=int, help='frames of a clip, to tell which videos are short; default: '
@@ -160,7 +162,7 @@ def parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument('--json', metavar='FILE', help='write all findings there')
     parser.add_argument('--sheet', metavar='FILE', help='write a page (HTML) of sampled clips as the network sees them')
     parser.add_argument('--sheet-clips', type=int, default=24, help='how many clips it shows [24]')
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 def write_sheet(spec: DatasetSpec, options: argparse.Namespace, clip: Tuple[int, int]) -> None:

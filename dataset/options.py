@@ -1,9 +1,44 @@
-"""Options that several commands of dataset/ take, each written once."""
+"""The command lines of dataset/ and tools/: how a command explains itself, and the options that several of dataset/
+take, each written once.
+"""
 import argparse
-from typing import Any, Callable, Dict
+import difflib
+import os
+from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
 from dataset.progress import usable_cores
 from dataset.specs import FILES
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of `python -m MODULE`, explained by the module's docstring: what it does, an empty line, indented
+    examples and, where there is more to say, an empty line and that.
+    """
+
+    def __init__(self, module: str, doc: str) -> None:
+        about, examples, *rest = doc.strip('\n').split('\n\n')
+        super().__init__(prog='python -m ' + module, description='\n\n'.join([about] + rest), allow_abbrev=False,
+                         epilog='examples:\n' + examples, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with code 2 and the message."""
+        self.exit(2, 'error: %s; see %s --help\n' % (message, self.prog))
+
+    def read(self, argv: Optional[Sequence[str]]) -> argparse.Namespace:
+        """The options, which may stand before, between and behind the other words. One that there is not ends as
+        `error` does, with the nearest that there is.
+        """
+        options, unknown = self.parse_known_args(argv)
+        if any(not word.startswith('-') for word in unknown):  # argparse takes words that lie apart only so
+            options, unknown = self.parse_known_intermixed_args(argv)
+        if unknown:
+            names = [name for action in self._actions for name in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split('=')[0], names, n=1)
+            more = ': did you mean %s?' % near[0] if near else ''
+            if unknown[0].startswith('-') and os.path.exists(unknown[0]):
+                more = ': a file of that name is written ./%s' % unknown[0]
+            self.error('unknown %s %s%s' % ('option' if unknown[0][:1] == '-' else 'word', unknown[0], more))
+        return options
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:

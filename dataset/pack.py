@@ -3,12 +3,13 @@
     python -m dataset.pack UCF101 --output dataset/UCF101/packed
     python train_model.py --dataset UCF101 --data-root dataset/UCF101/packed
 
-The store is tar shards with a table of offsets in each and one index, because tar is what every machine reads, an
-offset is all that a reader needs, and a finished shard never changes, so that a stopped command goes on behind it.
-LMDB and HDF5 would each be one more package and one file that a kill may leave torn; a zip file's directory of all
-frames would be held in memory by every worker; webdataset reads tar files from end to end, which gives no clip at
-random.
+After a stop the same command goes on.
 """
+# The store is tar shards with a table of offsets in each and one index, because tar is what every machine reads, an
+# offset is all that a reader needs, and a finished shard never changes, so that a stopped command goes on behind it.
+# LMDB and HDF5 would each be one more package and one file that a kill may leave torn; a zip file's directory of all
+# frames would be held in memory by every worker; webdataset reads tar files from end to end, which gives no clip at
+# random.
 import argparse
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Callable, Iterator, List, Optional, Tuple
 
 from data.bad_videos import NAMED_AT_MOST, first_of
 from data.packed_index import PackedIndex, read_index
-from dataset.options import add_option, add_options, whole_number
+from dataset.options import CommandParser, add_option, add_options, whole_number
 from dataset.packed import changed_videos, damaged_videos, refuse_changed
 from dataset.packing import finished, pack
 from dataset.packing_source import Options, collect
@@ -63,9 +64,7 @@ def describe(index: PackedIndex, folder: str) -> List[str]:
 
 
 def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog='python -m dataset.pack', description='Packs a data set into a few large '
-                                     'files, from which training reads several times faster. After a stop the same '
-                                     'command goes on.')
+    parser = CommandParser('dataset.pack', __doc__)
     add_options(parser, 'name', '--data-root', '--source', '--workers')
     add_option(parser, '--split', help='one split alone; default: all there are')
     add_option(parser, '--short-side', default=SHORT_SIDE)
@@ -75,7 +74,7 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
                         'default %(default)s')
     parser.add_argument('--verify', action='store_true', help='pack nothing: read every frame of the store at '
                         '--output, and compare all videos with those that were packed')
-    return parser.parse_args(argv)
+    return parser.read(argv)
 
 
 def _verify(folder: str, workers: int) -> int:

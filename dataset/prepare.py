@@ -1,7 +1,11 @@
-"""From what was downloaded to a tree that is ready to train from: `python -m dataset.prepare UCF101 --source PATH`
+"""Makes a tree to train from out of what was downloaded.
 
-Unpacks, puts videos in place, writes lists, class names and the index, and says what is missing. Stopped at any
-moment, the same command goes on; run twice, it writes the same bytes. The source stays as it is.
+    python -m dataset.prepare UCF101 --source UCF101.rar UCF101TrainTestSplits-RecognitionTask.zip
+    python -m dataset.prepare folder --source my_clips --output my_videos
+
+Unpacks, puts videos in place, writes lists, class names and the index. Exit code 0: ready; 2: not, with a list of what
+is missing. Stopped at any moment, the same command goes on; run twice, it writes the same bytes. The source stays as it
+is.
 """
 import argparse
 import os
@@ -17,7 +21,7 @@ from dataset.index import Record
 from dataset.indexing import update_index
 from dataset.layouts import REENCODED, VIDEO_ENDINGS, some_of
 from dataset.lists import write_class_names
-from dataset.options import add_option, whole_number
+from dataset.options import CommandParser, add_option, whole_number
 from dataset.packing_source import Options
 from dataset.prepared_lists import missing_of, own_rows, rows_from_tree, write_lists
 from dataset.progress import USER_ERROR, exit_code, say_progress, with_progress
@@ -118,8 +122,7 @@ def _say_line(text: str) -> None:
 
 def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog='python -m dataset.prepare', description='Makes a tree to train from out of '
-                                     'what was downloaded. Exit code 0: ready; 2: not, with a list of what is missing.')
+    parser = CommandParser('dataset.prepare', __doc__)
     parser.add_argument('name', help='UCF101, HMDB51, Kinetics400, or folder for videos of your own')
     parser.add_argument('--source', nargs='+', required=True, metavar='PATH', help='folders, archives (.zip, .tar, '
                         '.tar.gz, .rar) and annotation files as they were downloaded; they stay as they are')
@@ -144,7 +147,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     add_option(parser, '--short-side', type=whole_number(0, 8192), help='most pixels of the short side, 0: as it is '
                '[pictures: 0, re-encoded: %d, packed: %d]' % (USUAL.short_side, pack.SHORT_SIDE))
     add_option(parser, '--workers')
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     if not 0 < options.test_share < 1:
         parser.error('--test-share takes a number between 0 and 1')
     if not options.reencode and (options.key_frames or options.quantizer):

@@ -1,10 +1,11 @@
 """How far a long command is (one line that renews itself on a terminal, a line now and then elsewhere), and its end."""
 import os
+import select
 import sys
 import time
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import Callable, Iterable, Iterator, TextIO, TypeVar
 
-USER_ERROR, INTERRUPTED = 2, 130  # exit codes
+USER_ERROR, INTERRUPTED, NOBODY_READS = 2, 130, 141  # exit codes; the last two as a shell has them for signals
 SAY_EVERY = {True: 1.0, False: 10.0}  # seconds between words, on a terminal and elsewhere
 T = TypeVar('T')
 
@@ -57,15 +58,37 @@ def usable_cores() -> int:
 
 
 def exit_code(run: Callable[[], int]) -> int:
-    """What `run` returns; after a word, USER_ERROR for what the user can mend and INTERRUPTED for Ctrl-C."""
+    """What `run` returns; after a word, USER_ERROR for what the user can mend and INTERRUPTED for Ctrl-C. Without one
+    NOBODY_READS where the program behind a pipe has ended, such as `| head`.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')  # for names that are no text in any alphabet
     try:
-        return run()
+        code = run()
+        print(end='', flush=True)
+        return code
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _drop_what_nobody_reads():
+            return NOBODY_READS
         print('error: %s' % error, file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print('interrupted; the same command goes on where this one stopped', file=sys.stderr)
         return INTERRUPTED
+
+
+def _drop_what_nobody_reads() -> bool:
+    """Whether the reader of one of the outputs has ended; what is still held back for it then goes nowhere, else
+    Python would complain of it at its end.
+    """
+    gone = [stream for stream in (sys.stdout, sys.stderr) if stream and _has_no_reader(stream)]
+    for stream in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(gone)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

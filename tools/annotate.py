@@ -2,6 +2,7 @@
 
 H, W.
 """
+import contextlib
 import os
 from bisect import bisect_right
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
@@ -10,9 +11,12 @@ import cv2
 import numpy as np
 
 from data.clip_readers import UnreadableClip, open_clip
+from data.sliding import Clock
+from tools.running import with_end
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LEAST_HEIGHT = 240  # pixels: smaller pictures are enlarged, else no word can be read
+MOST_WIDTH = 1920  # pixels that they are enlarged to
 CODINGS = ((".mp4", "mp4v"), (".avi", "MJPG"))  # the first that this OpenCV can write
 DARK, LIGHT, BAR = (20, 20, 20), (255, 255, 255), (80, 175, 76)  # blue, green, red
 
@@ -25,34 +29,44 @@ class Caption(NamedTuple):
 
 
 def annotate(path: str, kind: str, folder: str, captions: Sequence[Caption], rate: float) -> str:
-    """Writes the copy into a folder; its path. A video with damage ends before it. OSError where OpenCV cannot write
-    it, UnreadableClip where there is no picture.
+    """Writes the copy into a folder, whole or not at all; its path. A video with damage ends before it. OSError where
+    OpenCV cannot write it, UnreadableClip where there is no picture.
     """
     reader = open_clip(os.path.abspath(path), "rawframes" if kind == "flow" else kind)
-    starts = [caption.start for caption in captions]
-    writer, target, number = None, "", -1
+    starts, clock = [caption.start for caption in captions], Clock(rate)
+    writer, part = None, ""
     try:
-        for number, frame in enumerate(_pictures(reader)):
-            turn = max(0, bisect_right(starts, number / rate) - 1)  # the last caption that has begun
+        for number, frame in with_end(enumerate(_pictures(reader)), reader.num_frames, "frames annotated"):
+            turn = max(0, bisect_right(starts, clock(number, reader.time)) - 1)  # the last caption that has begun
             picture = caption_picture(frame, captions[turn].top)
             if writer is None:
-                name = free_name(folder, path, [ending for ending, _ in CODINGS])
-                writer, target = _open_writer(name, rate, picture.shape[1], picture.shape[0])
+                writer, part = _open_writer(folder, rate, picture.shape[1], picture.shape[0])
             writer.write(picture)
     except UnreadableClip:
-        if number < 0:
+        if writer is None:
             raise
-    finally:
-        if writer is not None:
-            writer.release()
+    except BaseException:  # Ctrl-C too
+        _release(writer)
+        if part:
+            os.unlink(part)
+        raise
+    _release(writer)
+    ending = os.path.splitext(part)[1]
+    target = free_name(folder, path, [ending for ending, _ in CODINGS]) + ending
+    os.replace(part, target)
     return target
+
+
+def _release(writer: Any) -> None:
+    if writer is not None:
+        writer.release()
 
 
 def _pictures(reader: Any) -> Iterator[np.ndarray]:
     """All frames, blue first, enlarged where they are small."""
     for frame in reader.read_each(range(reader.num_frames)):
         picture = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        times = -(-LEAST_HEIGHT // picture.shape[0])
+        times = min(-(-LEAST_HEIGHT // picture.shape[0]), MOST_WIDTH // picture.shape[1])
         yield cv2.resize(picture, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC) if times > 1 else picture
 
 
@@ -62,17 +76,19 @@ def caption_picture(picture: np.ndarray, top: Sequence[Dict[str, Any]]) -> np.nd
     """
     height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
     picture = np.ascontiguousarray(picture[:height, :width])
-    line = max(16, height // 13)
-    scale, thick = line / 34, max(1, line // 18)
+    line = max(16, min(height // 13, width // 10))
     rows = list(top)[:max(1, height // (2 * line))]
+    texts = ["%s %.0f %%" % (answer["class"], 100 * answer["probability"]) for answer in rows]
+    thick = max(1, line // 18)
+    widest = max(cv2.getTextSize(text, FONT, line / 34, thick)[0][0] for text in texts)
+    scale = line / 34 * min(1.0, (width - line) / widest)
     shade = picture[:line * len(rows) + line // 2]
     shade[...] = cv2.addWeighted(shade, 0.45, np.full_like(shade, DARK), 0.55, 0)
-    for number, answer in enumerate(rows):
+    for number, (answer, text) in enumerate(zip(rows, texts)):
         base = line * (number + 1)
         long = int((width - line) * answer["probability"])
         corners = (line // 2, base - line + line // 3), (line // 2 + long, base + line // 4)
         cv2.rectangle(picture, *corners, BAR, cv2.FILLED)
-        text = "%s %.0f %%" % (answer["class"], 100 * answer["probability"])
         for colour, shift in ((DARK, thick), (LIGHT, 0)):
             cv2.putText(picture, text, (line // 2 + 3 + shift, base + shift), FONT, scale, colour, thick, cv2.LINE_AA)
     return picture
@@ -88,10 +104,14 @@ def free_name(folder: str, path: str, endings: Sequence[str]) -> str:
     return os.path.join(folder, name)
 
 
-def _open_writer(name: str, rate: float, width: int, height: int) -> Any:
-    """(writer, path) of the first coding that works."""
+def _open_writer(folder: str, rate: float, width: int, height: int) -> Any:
+    """(writer, path of the file while it is written) of the first coding that works."""
     for ending, code in CODINGS:
-        writer = cv2.VideoWriter(name + ending, cv2.VideoWriter.fourcc(*code), rate, (width, height))
+        part = os.path.join(folder, ".annotated.%d.part%s" % (os.getpid(), ending))
+        writer = cv2.VideoWriter(part, cv2.VideoWriter.fourcc(*code), rate, (width, height))
         if writer.isOpened():
-            return writer, name + ending
-    raise OSError("--annotate: OpenCV can write no video to %s; see that the disk has room" % name)
+            return writer, part
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+    raise OSError("--annotate %s: OpenCV can write no video of %d x %d pixels there; see that the disk has room"
+                  % (folder, width, height))

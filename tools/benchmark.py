@@ -1,4 +1,7 @@
-"""Times the work of a training run: `python -m tools.benchmark step --device cpu --batch-size 2 --json step.json`.
+"""Times the work of a training run.
+
+    python -m tools.benchmark step --device cpu --batch-size 2 --json step.json
+    python -m tools.benchmark compare before.json after.json
 
 Variants are interleaved in one run and compared by medians, so that a machine whose speed drifts favours none.
 `step` and `infer` take synthetic clips: the device's own limit; `input` times the pipeline up to the device;
@@ -9,6 +12,7 @@ import functools
 import sys
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
+from dataset.options import CommandParser
 from tools import benchmark_compare, benchmark_input, benchmark_step, benchmark_whole
 
 WORK: Dict[str, Tuple[str, Callable[..., None], Callable[..., int]]] = {  # (words, options, function)
@@ -22,8 +26,8 @@ WORK: Dict[str, Tuple[str, Callable[..., None], Callable[..., int]]] = {  # (wor
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(dest="what", metavar="{%s}" % ",".join(WORK))
+    parser = CommandParser("tools.benchmark", __doc__)
+    commands = parser.add_subparsers(dest="what", metavar="{%s}" % ",".join(WORK), parser_class=argparse.ArgumentParser)
     commands.required = True
     for name, (words, options_of, work) in WORK.items():
         command = commands.add_parser(name, help=words)

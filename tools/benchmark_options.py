@@ -1,9 +1,10 @@
-"""What the options of a step cost: `python -m tools.benchmark_options --device cpu --batch-size 4 --crop-size 112`.
+"""What the options of a step cost.
+
+    python -m tools.benchmark_options --device cpu --batch-size 4 --crop-size 112
 
 Each by itself against the plain step on as many synthetic clips, interleaved as in tools/benchmark.py, with the memory
 that a variant adds to the process. Results are kept in benchmarks/step.md.
 """
-import argparse
 import functools
 import sys
 from typing import Callable, Dict, NamedTuple, Optional, Sequence
@@ -11,6 +12,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 import torch
 
 from data.device_transforms import DeviceTransform
+from dataset.options import CommandParser
 from network import build_network
 from network.execution import EXECUTIONS, set_execution
 from network.recomputation import set_recomputation
@@ -62,9 +64,9 @@ def step_variant(setup: Setup, execution: str, level: str, variant: Variant) -> 
     return step
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m tools.benchmark_options", description=__doc__.split("\n\n")[0])
+    parser = CommandParser("tools.benchmark_options", __doc__)
     parser.add_argument("--network", default="RESNET50_3D_GCN_X5")
     parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"))
     parser.add_argument("--batch-size", type=int, default=2, help="clips of a step, an even number [2]")
@@ -84,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command line."""
     parser = build_parser()
-    options = parser.parse_args(argv)
+    options = parser.read(argv)
     names = [PLAIN] + [name for name in options.variants.split(",") if name != PLAIN]
     if set(names) - set(VARIANTS) or min(options.rounds, options.clip_length, options.crop_size) < 1:
         parser.error("--variants %s: takes %s; sizes are 1 or more" % (options.variants, ", ".join(VARIANTS)))

@@ -9,6 +9,7 @@ Every test video counts once, on any number of processes; one that cannot be rea
 Without --views the number is the one that training reports. Accuracies are in percent, as in result.json.
 """
 import argparse
+import contextlib
 import math
 import sys
 import time
@@ -19,13 +20,14 @@ import torch
 from data.bad_videos import named as named_failures
 from dataset.layouts import some_of
 from dataset.lists import class_key
+from dataset.options import CommandParser
 from dataset.specs import DATASETS, SOURCES, DatasetSpec, VideoSet, find_dataset, load_videos, published_names
+from tools.outputs import check_writable, shown
 from tools.running import (
     Machine,
     Runner,
     Views,
     add_running_options,
-    check_writable,
     command_code,
     start_machine,
     views_of,
@@ -40,6 +42,7 @@ from train.log import LOGGER, start_logging
 from train.video_scores import VideoScores, VideoTable
 
 PUBLISHED = 92.39  # top-1 in percent, UCF-101, split 1
+OF_FUSION = ("fuse", "weights", "json", "scores", "confusion", "device", "workers")  # what --fuse takes
 SHOWN = 25  # classes in the printed table; of more, those with the lowest accuracy
 
 
@@ -51,12 +54,9 @@ class Data(NamedTuple):
     videos: VideoSet
 
 
-def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """The command line."""
-    about, examples, rest = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.evaluate", description="%s\n\n%s" % (about, rest), epilog="examples:\n" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> CommandParser:
+    """The command's options."""
+    parser = CommandParser("tools.evaluate", __doc__)
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="a run's model.pth or checkpoint, one of "
                         "the reference, or published weights")
     group = parser.add_argument_group("the data")
@@ -69,20 +69,33 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     group = parser.add_argument_group("the outcome")
     group.add_argument("--protocol", choices=("views", "reference"), default="views", help="reference: one centre clip "
                        "a video, and whether the number may stand beside the published one [views: as --views says]")
-    group.add_argument("--json", metavar="FILE", help="all figures, the table by class, the confusion matrix")
+    group.add_argument("--json", metavar="FILE", help="all figures, the table by class, the confusion matrix; - is "
+                       "standard output")
     group.add_argument("--scores", metavar="FILE.npz", help="the probabilities of each video, for --fuse")
     group.add_argument("--confusion", metavar="FILE", help="the confusion matrix alone, as .npz or else CSV")
     group = parser.add_argument_group("late fusion, in place of a checkpoint")
     group.add_argument("--fuse", nargs="+", metavar="FILE.npz", help="scores of the same test videos, such as of RGB "
                        "and of flow; joined by path")
     group.add_argument("--weights", metavar="A,B,...", help="how much each of them counts [1,1]")
-    return parser.parse_args(argv)
+    return parser
+
+
+def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """The command line."""
+    return build_parser().read(argv)
 
 
 def check_options(options: argparse.Namespace) -> None:
     """What can be found wrong before anything is opened: ValueError or OSError that names the option."""
-    if bool(options.checkpoint) == bool(options.fuse):
-        raise ValueError("give a CHECKPOINT to evaluate, or --fuse with scores files: one of the two")
+    if not options.checkpoint and not options.fuse:
+        raise ValueError("give a CHECKPOINT to evaluate, or --fuse with scores files")
+    unheeded = [name for name, value in vars(options).items()
+                if name not in OF_FUSION and value != build_parser().get_default(name)]
+    if options.fuse and unheeded:
+        word = "a CHECKPOINT" if unheeded[0] == "checkpoint" else "--" + unheeded[0].replace("_", "-")
+        raise ValueError("--fuse takes scores files alone, and %s says how videos are scored: one of the two" % word)
+    if options.weights and not options.fuse:
+        raise ValueError("--weights %s: is of --fuse" % options.weights)
     if options.protocol == "reference" and views_of(options) != Views():
         raise ValueError("--protocol reference is one centre clip a video: drop --views and --flips")
     if options.dataset:
@@ -100,7 +113,7 @@ def find_data(options: argparse.Namespace, trained: Trained) -> Data:
                          % (trained.path, ", ".join(DATASETS)))
     spec = find_dataset(name)
     same = config if spec.name == config.get("dataset") else {}
-    split = options.split or same.get("split") or 1
+    split = (same.get("split") or 1) if options.split is None else options.split
     check_classes(spec, published_names(spec) or trained.class_names, trained)
     videos = load_videos(spec, options.data_root or same.get("data_root"), split,
                          options.source or same.get("source") or "auto", trained.modality)
@@ -203,8 +216,8 @@ def parse_weights(text: Optional[str], count: int) -> List[float]:
     return weights
 
 
-def late_fusion(options: argparse.Namespace) -> Dict[str, Any]:
-    """Fuses scores files; the report."""
+def late_fusion(options: argparse.Namespace, writes: bool) -> Dict[str, Any]:
+    """Fuses scores files; the report. `writes`: --scores too, as one of several processes does."""
     weights = parse_weights(options.weights, len(options.fuse))
     files = [(path, read_scores(path)) for path in options.fuse]
     mixed, missing = fuse(files, weights)
@@ -216,7 +229,7 @@ def late_fusion(options: argparse.Namespace) -> Dict[str, Any]:
     protocol = "late fusion of %s by the weights %s, on the %d videos that all of them hold" % (
         ", ".join(options.fuse), ", ".join("%g" % weight for weight in weights), len(mixed.paths))
     LOGGER.info("protocol: %s", protocol)
-    if options.scores:
+    if options.scores and writes:
         write_scores(options.scores, mixed)
     return dict(measure(mixed), protocol=protocol, fused=list(options.fuse), weights=weights, missing=missing)
 
@@ -227,14 +240,15 @@ def lines_of(report: Dict[str, Any]) -> List[str]:
     hidden = len(rows) > SHOWN
     if hidden:
         rows = sorted(rows, key=lambda row: row["top1"])[:SHOWN]
-    cells = [[row["class"], "%d" % row["num_videos"], "%.2f" % row["top1"], "%.2f" % row["top5"],
-              "%s (%d)" % (row["most_often_taken_for"], row["taken_so"]) if row["taken_so"] else "-"] for row in rows]
+    cells = [[shown(row["class"]), "%d" % row["num_videos"], "%.2f" % row["top1"], "%.2f" % row["top5"],
+              "%s (%d)" % (shown(row["most_often_taken_for"]), row["taken_so"]) if row["taken_so"] else "-"]
+             for row in rows]
     lines = [markdown(["class", "videos", "top-1, %", "top-5, %", "most often taken for"], cells)]
     lines += ["the %d classes with the lowest accuracy of %d; --json has all" % (SHOWN, len(report["per_class"]))
               ] if hidden else []
     if report.get("unreadable"):
         lines.append("cannot be read, each counts as an error:\n" + named_failures(
-            [(item["path"], item["reason"]) for item in report["unreadable"]]))
+            [(shown(item["path"]), shown(item["reason"])) for item in report["unreadable"]]))
     if report.get("num_clips", 0) > report["num_videos"]:
         lines.append("clips:  top-1 %.2f %%  top-5 %.2f %%  on %d windows" % (
             report["clip_top1"], report["clip_top5"], report["num_clips"]))
@@ -253,14 +267,16 @@ def run(options: argparse.Namespace) -> int:
     """Evaluates or fuses, prints, writes; the exit code."""
     check_options(options)
     machine = start_machine(options)
-    start_logging(machine.ranks.rank)
-    report = late_fusion(options) if options.fuse else evaluate(options, machine)
-    if machine.ranks.rank == 0:
-        print("\n".join(lines_of(report)), flush=True)
-        if options.json:
-            write_json(options.json, report)
-        if options.confusion:
-            write_confusion(options.confusion, report["confusion_matrix"], report["class_names"])
+    first = machine.ranks.rank == 0
+    with contextlib.redirect_stdout(sys.stderr if options.json == "-" else sys.stdout):
+        start_logging(machine.ranks.rank)
+        report = late_fusion(options, first) if options.fuse else evaluate(options, machine)
+        if first:
+            print("\n".join(lines_of(report)), flush=True)
+    if options.json and first:
+        write_json(options.json, report)
+    if options.confusion and first:
+        write_confusion(options.confusion, report["confusion_matrix"], report["class_names"])
     return 0
 
 

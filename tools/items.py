@@ -19,15 +19,14 @@ class Item(NamedTuple):
 
 
 def find_items(words: Iterable[str], listed: Iterable[str], modality: str = "rgb") -> List[Item]:
-    """The videos that the words mean, in order. `-` stands for the lines of `listed`; a line that leads nowhere stays,
-    and becomes an error of its own. ValueError for a word that leads nowhere, or for a film where flow is wanted.
+    """The videos that the words mean, in order. `-` stands for the paths in `listed`; one that leads nowhere stays, and
+    becomes an error of its own. ValueError for a word that leads nowhere, or for a film where flow is wanted.
     """
     items: List[Item] = []
     for word in words:
         if word == "-":
-            for line in (line.rstrip("\r\n") for line in listed):
-                if line:
-                    items += _of_path(line, modality) or [Item(line, _kind_of_files(modality))]
+            for path in _paths_of("".join(listed)):
+                items += _of_path(path, modality) or [Item(path, _kind_of_files(modality))]
             continue
         found = _of_path(word, modality)
         if not found and any(letter in word for letter in WILD):
@@ -38,6 +37,12 @@ def find_items(words: Iterable[str], listed: Iterable[str], modality: str = "rgb
     if not items:
         raise ValueError("PATH -: standard input names no video; it takes one path a line")
     return items
+
+
+def _paths_of(text: str) -> List[str]:
+    """The paths of a list, one a line; or with a zero byte behind each, as of `find -print0`."""
+    paths = text.split("\0") if "\0" in text else [line.rstrip("\r") for line in text.split("\n")]
+    return [path for path in paths if path]
 
 
 def _nothing_at(word: str, modality: str) -> str:

@@ -1,4 +1,6 @@
-"""Does one picture tell the classes? `python -m tools.one_frame WEIGHTS --dataset motion10`
+"""Does one picture tell the classes?
+
+    python -m tools.one_frame exps/motion10_resnet50_3d_gcn_x5/model.pth --dataset motion10
 
 Evaluates with each clip replaced by one of its frames, repeated; a data set of motions must then fall to chance. Prints
 a table over the places of the clip.
@@ -13,6 +15,7 @@ from data.clip_dataset import ClipDataset
 from data.device_transforms import DeviceTransform
 from data.loaders import eval_loader
 from data.transforms import EvalTransform
+from dataset.options import CommandParser
 from dataset.specs import find_dataset, load_videos
 from tools.timing import markdown, write_json
 from tools.trained import open_trained
@@ -23,16 +26,16 @@ from train.evaluate import evaluate
 
 def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.one_frame", description=__doc__)
+    parser = CommandParser("tools.one_frame", __doc__)
     parser.add_argument("weights", help="a run's model.pth or checkpoint")
     parser.add_argument("--network", default="", help="[seen from the weights]")
-    parser.add_argument("--dataset", default="motion10")
-    parser.add_argument("--data-root")
-    parser.add_argument("--split", type=int, default=1)
-    parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"))
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--json", help="also write the rows there")
-    return parser.parse_args(argv)
+    parser.add_argument("--dataset", default="motion10", help="whose test videos [motion10]")
+    parser.add_argument("--data-root", metavar="DIR", help="its folder [dataset/NAME/raw]")
+    parser.add_argument("--split", type=int, default=1, help="which official split [1]")
+    parser.add_argument("--device", default="auto", choices=("auto", "npu", "cuda", "cpu"), help="[auto]")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read videos [1]")
+    parser.add_argument("--json", metavar="FILE", help="also write the rows there")
+    return parser.read(argv)
 
 
 def accuracies(options: argparse.Namespace) -> List[Dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.clip_dataset import NO_COLOUR, ClipSample, collate_clips
 from data.clip_readers import UnreadableClip, frame_rate, open_clip
-from data.sliding import sliding_clips, window_starts
+from data.sliding import USUAL_RATE, sliding_clips, window_starts
 from data.video_list import VideoList
 from dataset.progress import usable_cores
 from tools.items import Item, find_items
@@ -23,8 +23,8 @@ from train import device as devices
 from train.distributed import Ranks
 from train.video_scores import sum_of_views
 
-USUAL_RATE = 25.0  # frames a second, where a video does not say
 PLAIN = Views()
+Path = Union[str, "os.PathLike[str]"]
 
 
 class Answer(NamedTuple):
@@ -44,6 +44,14 @@ class Window(NamedTuple):
     probabilities: np.ndarray  # (K,) float64
 
 
+def numbers(probabilities: np.ndarray) -> np.ndarray:
+    """The probabilities as they are. ValueError where they are no numbers."""
+    if not np.isfinite(probabilities).all():
+        raise ValueError("the network's outputs are no numbers: the weights are broken, or the precision is too low "
+                         "for them (leave --amp off)")
+    return probabilities
+
+
 class Predictor:
     """A trained network that is asked about videos."""
 
@@ -52,15 +60,15 @@ class Predictor:
         self.runner, self.trained = runner, runner.trained
         self.class_names = named(runner.trained)
 
-    def __call__(self, videos: Union[str, Sequence[str]], top: int = 5) -> Any:
+    def __call__(self, videos: Union[Path, Sequence[Path]], top: int = 5) -> Any:
         """{"path", "top": [{"class", "probability"}, …]} of a video file, {"path", "error"} where it cannot be read; a
         list of them for several files, folders or patterns.
         """
-        words = [videos] if isinstance(videos, str) else list(videos)
-        found = find_items(words, (), self.trained.modality)
+        words: Sequence[Path] = [videos] if isinstance(videos, (str, os.PathLike)) else videos
+        found = find_items([os.fspath(word) for word in words], (), self.trained.modality)
         answers = sorted(self.answers(found), key=lambda answer: answer.place)
         records = [self.record(answer, top) for answer in answers]
-        return records[0] if isinstance(videos, str) and len(records) == 1 else records
+        return records[0] if words is not videos and len(records) == 1 else records
 
     def record(self, answer: Answer, top: int) -> Dict[str, Any]:
         """An answer as plain data."""
@@ -99,15 +107,15 @@ class Predictor:
                     error = error or reason
                 done += 1
                 if done == views.clips:
-                    yield row, total * (0 if error else 1 / (views.clips * views.windows)), error
+                    yield row, numbers(total * (0 if error else 1 / (views.clips * views.windows))), error
                     done, total, error = 0, np.zeros(self.trained.num_classes), ""
 
-    def over_time(self, video: Union[str, Item], stride: float = 0.0, rate: float = USUAL_RATE,
+    def over_time(self, video: Union[Path, Item], stride: float = 0.0, rate: float = USUAL_RATE,
                   views: Views = PLAIN) -> Tuple[int, Iterator[Window]]:
         """How many windows of a clip's length slide over a video by `stride` seconds (0: half a window), and they
         themselves. `rate`: frames a second where the video does not say. UnreadableClip after what can be read.
         """
-        item = find_items([video], (), self.trained.modality)[0] if isinstance(video, str) else video
+        item = video if isinstance(video, Item) else find_items([os.fspath(video)], (), self.trained.modality)[0]
         geometry = self.trained.geometry
         reader = open_clip(os.path.abspath(item.path), item.kind)
         if item.kind == "video":
@@ -115,21 +123,21 @@ class Predictor:
         span = (geometry.clip_length - 1) * geometry.val_interval + 1
         step = max(1, int(round(stride * rate)) if stride else span // 2)
         clips = sliding_clips(reader, self.runner.eval_transform(views), geometry.clip_length, geometry.val_interval,
-                              step)
-        return len(window_starts(reader.num_frames, span, step)), self._windows(clips, rate, views)
+                              step, rate)
+        return len(window_starts(reader.num_frames, span, step)), self._windows(clips, views)
 
-    def _windows(self, clips: Iterable[Any], rate: float, views: Views) -> Iterator[Window]:
+    def _windows(self, clips: Iterable[Any], views: Views) -> Iterator[Window]:
         places: List[Tuple[float, float]] = []
-        for _, logits in self.runner.each_batch(self._batched(clips, rate, places), views):
+        for _, logits in self.runner.each_batch(self._batched(clips, places), views):
             for probabilities in sum_of_views(logits).numpy() / views.windows:
-                yield Window(*places.pop(0), probabilities)
+                yield Window(*places.pop(0), numbers(probabilities))
 
-    def _batched(self, clips: Iterable[Any], rate: float, places: List[Tuple[float, float]]) -> Iterator[Any]:
+    def _batched(self, clips: Iterable[Any], places: List[Tuple[float, float]]) -> Iterator[Any]:
         """Host batches of sliding clips; notes in `places` where each lies, in seconds."""
         part: List[ClipSample] = []
         try:
             for clip in clips:
-                places.append((clip.start / rate, clip.end / rate))
+                places.append(clip.seconds)
                 part.append(ClipSample(clip.clip, 0, 0, *NO_COLOUR, 0, True, (), False))
                 if len(part) == self.runner.batch_size:
                     yield collate_clips(part)

@@ -12,39 +12,41 @@ exps/TASK/model.pth --scores exps/TASK/scores.npz` makes it.
 """
 import argparse
 import sys
-from pathlib import Path
 from typing import List, Optional, Sequence
 
+from dataset.options import CommandParser, whole_number
+from tools.outputs import check_writable, shown, write_whole
 from tools.report_films import confident_mistakes, films_of, find_videos
 from tools.report_page import Mistakes, render
 from tools.report_run import RunData, read_run
-from tools.running import check_writable, command_code, with_end
-from train.files import write_atomically
+from tools.running import command_code, with_end
 
-MOST_RUNS, MOST_MISTAKES, SHOWN = 16, 200, 12
+MOST_RUNS = 16
+
+
+def build_parser() -> CommandParser:
+    """The command's options."""
+    parser = CommandParser("tools.report", __doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run, exps/TASK")
+    parser.add_argument("--output", required=True, metavar="FILE.html", help="the page")
+    parser.add_argument("--mistakes", type=whole_number(0, 200), default=12, metavar="N",
+                        help="how many mistakes of each run are shown as films; 0: none [%(default)s]")
+    parser.add_argument("--data-root", metavar="DIR", help="the data set's folder, where it has moved [as trained]")
+    return parser
 
 
 def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """The command line."""
-    about, examples, rest = __doc__.split("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report", description="%s\n\n%s" % (about, rest), epilog="examples:\n" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run, exps/TASK")
-    parser.add_argument("--output", required=True, metavar="FILE.html", help="the page")
-    parser.add_argument("--mistakes", type=int, default=SHOWN, metavar="N",
-                        help="how many mistakes of each run are shown as films; 0: none [%d]" % SHOWN)
-    parser.add_argument("--data-root", metavar="DIR", help="the data set's folder, where it has moved [as trained]")
-    return parser.parse_args(argv)
+    return build_parser().read(argv)
 
 
 def check_options(options: argparse.Namespace) -> None:
     """What can be found wrong before anything is read: ValueError that names the option."""
+    if options.output == "-":
+        raise ValueError("--output -: takes a file's name, since a page is opened from one")
     check_writable("output", options.output)
     if len(options.runs) > MOST_RUNS:
         raise ValueError("RUN: %d runs; a page that can be read takes at most %d" % (len(options.runs), MOST_RUNS))
-    if not 0 <= options.mistakes <= MOST_MISTAKES:
-        raise ValueError("--mistakes %d: takes 0 (none) to %d" % (options.mistakes, MOST_MISTAKES))
 
 
 def told_apart(runs: List[RunData]) -> List[RunData]:
@@ -59,15 +61,15 @@ def mistakes_of(run: RunData, count: int, data_root: Optional[str]) -> Optional[
     """
     if run.scored is None or not count:
         return None
-    shown = confident_mistakes(run.scored, count)
-    if not shown:
+    found = confident_mistakes(run.scored, count)
+    if not found:
         return Mistakes([], [])
     try:
         videos = find_videos(run, data_root)
     except (ValueError, OSError) as error:
-        print("%s: no films of its mistakes: %s" % (run.name, error), file=sys.stderr)
-        return Mistakes(shown, [""] * len(shown), "No films: %s." % error)
-    return Mistakes(shown, films_of(videos, [mistake.path for mistake in shown], run.config))
+        print(shown("%s: no films of its mistakes: %s" % (run.name, error)), file=sys.stderr)
+        return Mistakes(found, [""] * len(found), "No films: %s." % error)
+    return Mistakes(found, films_of(videos, [mistake.path for mistake in found], run.config))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
         found.append((one, mistakes_of(one, options.mistakes, options.data_root)))
     runs = told_apart([one for one, _ in found])
     content = render(runs, [mistakes for _, mistakes in found])
-    write_atomically(content, Path(options.output))
+    write_whole(options.output, content)
     for one in runs:
         for note in one.notes:
-            print("%s: %s" % (one.name, note), file=sys.stderr)
+            print(shown("%s: %s" % (one.name, note)), file=sys.stderr)
     print("%s: %d run(s), %.1f MB; open it in a browser" % (options.output, len(runs), len(content) / 1e6))
     return 0
 

@@ -5,16 +5,25 @@ import argparse
 import os
 import re
 import sys
+import time
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Tuple, TypeVar
 
 import torch
 
 from data.clip_dataset import ClipDataset
 from data.device_transforms import DeviceTransform
-from data.loaders import ClipLoader, eval_loader
+from data.loaders import ClipLoader, eval_loader, why_readers_died
 from data.transforms import EvalTransform
 from data.video_list import VideoList
-from dataset.progress import INTERRUPTED, USER_ERROR, exit_code, say_progress, usable_cores, with_progress
+from dataset.progress import (
+    INTERRUPTED,
+    SAY_EVERY,
+    USER_ERROR,
+    exit_code,
+    say_progress,
+    usable_cores,
+    with_progress,
+)
 from network.execution import check_execution, set_execution
 from tools.trained import Trained
 from train import device as devices
@@ -83,8 +92,16 @@ def views_of(options: argparse.Namespace) -> Views:
 
 
 def with_end(results: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """The results with words on how far they are, which leave a terminal's line when they end."""
-    yield from with_progress(results, total, what, say_progress)
+    """The results with words on how far they are, none about a short work but on a terminal, whose line they leave when
+    they end.
+    """
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty() or time.monotonic() - began >= SAY_EVERY[False]:
+            say_progress(text)
+
+    yield from with_progress(results, total, what, say)
     clear_line()
 
 
@@ -92,12 +109,6 @@ def clear_line() -> None:
     """Makes room for a line of output on a terminal that shows progress."""
     if sys.stderr.isatty():
         say_progress("")
-
-
-def check_writable(name: str, path: Optional[str]) -> None:
-    """ValueError that names the option where its file, if any, cannot be one."""
-    if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path)))):
-        raise ValueError("--%s %s: cannot be written; name a file in a folder that exists" % (name, path))
 
 
 def command_code(run: Callable[[], int]) -> int:
@@ -111,9 +122,11 @@ def command_code(run: Callable[[], int]) -> int:
         except RuntimeError as error:
             if distributed.lost_contact(error):
                 return LOST
-            if not devices.is_out_of_memory(error):
+            reason = why_readers_died(error)
+            if not reason and not devices.is_out_of_memory(error):
                 raise
-            print("error: the device's memory is full: lower --batch-size; %s" % error, file=sys.stderr)
+            print("error: " + (reason or "the device's memory is full: lower --batch-size; %s" % error),
+                  file=sys.stderr)
             return USER_ERROR
     try:
         return exit_code(whole)

@@ -4,16 +4,16 @@ their late fusion.
 K class. Accuracies are in percent, as in result.json; probabilities and the calibration error are shares, 0 to 1.
 """
 import csv
+import io
 import os
 import zipfile
-from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
 
 from dataset.layouts import VIDEO_ENDINGS, some_of
-from train.files import write_atomically
+from tools.outputs import write_whole
 from train.metrics import best_classes
 from train.scores_file import pack_scores
 
@@ -99,18 +99,20 @@ def calibration(videos: Scored, hit: np.ndarray) -> Dict[str, Any]:
 def write_confusion(path: str, matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> None:
     """An .npz (confusion_matrix, class_names), or else CSV: rows are the true classes, columns the answers."""
     if path.endswith(".npz"):
-        np.savez_compressed(path, confusion_matrix=np.asarray(matrix), class_names=np.array(class_names))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, confusion_matrix=np.asarray(matrix), class_names=np.array(class_names))
+        write_whole(path, buffer.getvalue())
         return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["true \\ answer"] + list(class_names))
-        table.writerows([name] + list(row) for name, row in zip(class_names, matrix))
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["true \\ answer"] + list(class_names))
+    table.writerows([name] + list(row) for name, row in zip(class_names, matrix))
+    write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def write_scores(path: str, videos: Scored) -> None:
     """An .npz: path, label, scores (videos, K) float32, class_names, readable. Plain arrays, no pickle."""
-    write_atomically(pack_scores(videos.paths, videos.labels, videos.scores, videos.readable, videos.class_names),
-                     Path(path))
+    write_whole(path, pack_scores(videos.paths, videos.labels, videos.scores, videos.readable, videos.class_names))
 
 
 def read_scores(path: str) -> Scored:

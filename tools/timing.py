@@ -7,6 +7,8 @@ import statistics
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+from tools.outputs import write_whole
+
 
 def processes() -> List[int]:
     """This process and its children."""
@@ -54,7 +56,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_json(path: str, content: Any) -> None:
-    """A list of rows, or whatever else JSON can hold."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
+    """A list of rows, or whatever else JSON can hold, as a file that is whole or not there; - is standard output."""
+    text = json.dumps(content, indent=2) + "\n"
+    if path == "-":
+        print(text, end="", flush=True)
+    else:
+        write_whole(path, text.encode("utf-8"))

@@ -30,6 +30,7 @@ RESULT = "result.json"
 KINETICS = "Kinetics400"
 NAME_OF = {modality.channels: name for name, modality in MODALITIES.items()}
 LENGTHS = ("clip_length", "train_frame_interval", "val_frame_interval", "crop_size")
+NUMBERS, NAMES = LENGTHS + ("split", "eval_batch_size"), ("dataset", "data_root", "source")
 
 
 class Trained(NamedTuple):
@@ -66,7 +67,8 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
     except WeightsError as error:
         raise WeightsError("%s: %s" % (path, error)) from None
     told = _told_by(content, path, num_classes)
-    config = dict(told.get("config") or {name: told[name] for name in ("dataset", "split") if name in told})
+    config = _checked(dict(told.get("config") or {name: told[name] for name in ("dataset", "split") if name in told}),
+                      path)
     class_names, notes = _names(told, classes, num_classes, path)
     shape = _geometry(config, dict(geometry or {}), dict(fallback or {}), notes)
     if _averaged(content):
@@ -82,8 +84,10 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
 def named(trained: Trained) -> List[str]:
     """The names of the classes. ValueError with the remedy where nothing says them."""
     if trained.class_names is None:
-        raise ValueError("%s does not name its %d classes: give --classes FILE, one name a line in label order, or "
-                         "--classes NAME of a data set (%s)" % (trained.path, trained.num_classes, ", ".join(_known())))
+        as_many = [name for name in _known() if len(published_names(DATASETS[name]) or ()) == trained.num_classes]
+        others = "".join(", or --classes %s if it is of that" % name for name in as_many)
+        raise ValueError("%s does not name its %d classes: give --classes FILE, one name a line in label order%s"
+                         % (trained.path, trained.num_classes, others))
     return trained.class_names
 
 
@@ -118,8 +122,8 @@ def _kind_of(weights: Mapping[str, Any], typed: str) -> Any:
 
 
 def _told_by(content: Any, path: str, num_classes: int) -> Dict[str, Any]:
-    """class_names and config from the checkpoint itself, or from the result.json beside it where they fit."""
-    if isinstance(content, dict) and content.get("class_names") and isinstance(content.get("config"), dict):
+    """class_names and config from the checkpoint itself, or from the result.json beside it, where they fit."""
+    if _fits(content, num_classes) and "config" in content:
         return content
     beside = os.path.join(os.path.dirname(os.path.abspath(path)), RESULT)
     try:
@@ -127,8 +131,20 @@ def _told_by(content: Any, path: str, num_classes: int) -> Dict[str, Any]:
             result = json.load(file)
     except (OSError, ValueError):
         return {}
-    fits = isinstance(result, dict) and len(result.get("class_names") or ()) == num_classes
-    return result if fits and isinstance(result.get("config", {}), dict) else {}
+    return result if _fits(result, num_classes) else {}
+
+
+def _fits(told: Any, num_classes: int) -> bool:
+    names = told.get("class_names") if isinstance(told, dict) else None
+    return isinstance(names, (list, tuple)) and len(names) == num_classes and isinstance(told.get("config", {}), dict)
+
+
+def _checked(config: Dict[str, Any], path: str) -> Dict[str, Any]:
+    """The configuration. ValueError where what is used of it is not of its kind: anybody may have written the file."""
+    for name, kind in [(name, int) for name in NUMBERS] + [(name, str) for name in NAMES]:
+        if config.get(name) is not None and not isinstance(config[name], kind):
+            raise ValueError("%s: the %s that it was trained with is %r" % (path, name, config[name]))
+    return config
 
 
 def _names(told: Mapping[str, Any], classes: str, num_classes: int, path: str) -> Any:

@@ -45,8 +45,8 @@ def write_atomically(data: Union[Bytes, Sequence[Bytes]], path: Path) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if error.errno in _NO_ROOM:
-            raise OSError(error.errno, "no room to write %.0f MB; free some, or choose another disk with --model-dir. "
-                          "What was there before is untouched" % (size / 1e6), str(path)) from error
+            raise OSError(error.errno, "no room to write %.0f MB; free some, or choose another disk (of a run: "
+                          "--model-dir). What was there before is untouched" % (size / 1e6), str(path)) from error
         raise
 
 

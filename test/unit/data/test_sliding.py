@@ -5,7 +5,7 @@ from film_numbers import FILMS, said_index
 
 from data.clip_readers import UnreadableClip, VideoFile
 from data.reader import Reader
-from data.sliding import sliding_clips, window_starts
+from data.sliding import Clock, sliding_clips, window_starts
 from data.transforms import EvalTransform, whole_frame
 
 
@@ -58,3 +58,27 @@ def test_damage_ends_it_after_the_windows_before():
     with pytest.raises(UnreadableClip, match="film") as stop:
         next(clips)
     assert stop.value.readable == 12
+
+
+def test_windows_are_timed_as_a_film_of_changing_rate_says():
+    clips = list(sliding_clips(VideoFile(str(FILMS / "changing_rate.mkv")), Whole(16, 16), 4, 3, 10, rate=25.0))
+    assert [(clip.start, clip.end) for clip in clips] == [(0, 10), (10, 20), (20, 30)]
+    seconds = [value for clip in clips for value in clip.seconds]
+    # frame 9 is at 0.9 s, 10 at 1.0, 19 at 1.34, 20 at 1.36, 29 at 1.54
+    assert seconds == pytest.approx([0, 0.94, 1.0, 1.38, 1.36, 1.58])
+    short, = sliding_clips(VideoFile(str(FILMS / "changing_rate.mkv")), Whole(16, 16), 8, 8, 10, rate=25.0)
+    assert short.seconds == pytest.approx((0, 0.7 + 23 / 25))  # it reads frames 0 to 7; the rest is by the rate
+
+
+def test_times_that_do_not_rise_are_those_of_the_rate():
+    clock, avi = Clock(10.0), Clock(25.0)
+    assert [clock(index, None) for index in (0, 1, 5)] == [0, 0.1, 0.5] and clock.end(5) == 0.6
+    # as AVI with B-frames gives them: late from the first on, and none at the end
+    assert [avi(index, time) for index, time in ((0, 0.04), (1, 0.08), (2, 0.12), (3, 0.0))] == pytest.approx(
+        [0, 0.04, 0.08, 0.12])
+
+
+@pytest.mark.parametrize("film", ["mpeg4_plain_b.avi", "h264_b.mp4", "mjpeg.avi"])
+def test_windows_of_a_film_of_one_rate_follow_it(film):
+    for clip in sliding_clips(VideoFile(str(FILMS / film)), Whole(16, 16), 4, 5, 16):
+        assert clip.seconds == pytest.approx((clip.start / 25, clip.end / 25))

@@ -109,6 +109,12 @@ def test_two_processes_count_as_one(run, tmp_path):
                   - read_scores(str(tmp_path / "one.npz")).scores).max() < 1e-6
 
 
+def test_json_on_standard_output_has_it_to_itself(run, capsys):
+    assert evaluate.main([str(run / "model.pth"), "--json", "-", "--device", "cpu", "--workers", "0"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["num_videos"] == 9 and "protocol: one centre clip" in said.err
+
+
 def test_late_fusion_of_two_files(run, tmp_path, capsys):
     files = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
     evaluated(run / "model.pth", tmp_path, "--scores", files[0])
@@ -136,7 +142,10 @@ def test_the_references_protocol_says_what_it_may_stand_beside(run, tmp_path, ca
     (["{run}/model.pth", "--json", "/nowhere/a.json"], "--json"), (["--fuse", "none.npz"], "none.npz"),
     (["{run}/model.pth", "--dataset", "x"], "--dataset x"), (["--fuse", "none.npz", "--weights", "a"], "--weights a"),
     (["{run}/model.pth", "--dataset", "motion10"], "--dataset motion10 has 10"),
-    (["{run}/model.pth", "--batch-size", "-1"], "--batch-size"),
+    (["{run}/model.pth", "--batch-size", "-1"], "--batch-size"), (["{run}/model.pth", "--split", "0"], "--split 0"),
+    (["--fuse", "none.npz", "--views", "2x1"], "--views says how"),
+    (["--fuse", "none.npz", "--protocol", "reference"], "--protocol says how"),
+    (["{run}/model.pth", "--weights", "1"], "--weights 1"),
     (["{run}/model.pth", "--classes", "nothing"], "--classes nothing"), (["{run}/t.txt"], "t.txt"),
     (["{run}/model.pth", "--amp-dtype", "bf16"], "--amp-dtype bf16")])
 def test_what_the_user_can_mend_ends_with_code_2_and_a_word(options, words, run, capsys):

@@ -1,6 +1,8 @@
 """tools.predict: the evaluation's answers for files, folders, patterns and lists; over time; pictures; torch.hub."""
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -122,7 +124,7 @@ def test_over_time_is_the_answer_of_each_window(checkpoint, tmp_path, capsys):
     frames = predict_frames(tmp_path / "long.avi", 12, predictor)
     told = {answer["class"]: answer["probability"] for answer in rows[2]["top"]}
     assert [told[name] for name in CLASSES] == pytest.approx(frames.tolist(), abs=1e-6)
-    assert "0.5 to 0.9 s" in capsys.readouterr().out
+    assert "0.48 to 0.88 s" in capsys.readouterr().out
 
 
 def predict_frames(path, start, predictor):
@@ -154,7 +156,7 @@ def test_optical_flow_is_predicted_from_its_folder(checkpoint, tmp_path):
     assert row["path"] == str(tmp_path / "film") and len(row["top"]) == 3
 
 
-def test_damage_within_a_long_video_comes_after_its_windows(checkpoint, tmp_path):
+def test_damage_within_a_long_video_comes_after_its_windows(checkpoint, tmp_path, capsys):
     write_video(tmp_path / "cut.avi", 5, frames=40)
     data = (tmp_path / "cut.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[:len(data) * 2 // 3])
@@ -165,6 +167,7 @@ def test_damage_within_a_long_video_comes_after_its_windows(checkpoint, tmp_path
     (tmp_path / "cut.avi").write_bytes(b"text")
     assert predict.main([checkpoint, *words]) == 0
     assert "not a video" in json.loads(lines.read_text())["error"]
+    assert "1 of 1 videos cannot be read" in capsys.readouterr().err
 
 
 def test_the_annotated_copy_has_every_frame_and_words_on_top(checkpoint, tmp_path):
@@ -212,9 +215,19 @@ def test_what_the_user_can_mend_ends_with_code_2_and_a_word(words, said, checkpo
                     reason="this torch.hub knows no local folders")
 def test_torch_hub_opens_both(checkpoint, tmp_path):
     write_video(tmp_path / "a.avi", 1)
-    answer = torch.hub.load(str(ROOT), "trained", checkpoint, "cpu", source="local")(str(tmp_path / "a.avi"), top=1)
-    assert answer["top"][0]["class"] in CLASSES
+    predict = torch.hub.load(str(ROOT), "trained", Path(checkpoint), "cpu", source="local")
+    answer = predict(tmp_path / "a.avi", top=1)
+    assert answer["top"][0]["class"] in CLASSES and predict([tmp_path / "a.avi"], top=1) == [answer]
+    assert predict.over_time(tmp_path / "a.avi")[0] == 3
     assert torch.hub.load(str(ROOT), NAME.lower(), num_classes=7, source="local").num_classes == 7
+
+
+def test_a_programs_own_modules_of_the_same_names_are_named(tmp_path):
+    (tmp_path / "data.py").write_text("")
+    program = "import sys, data; sys.path[0] = sys.argv[1]; import hubconf"
+    done = subprocess.run([sys.executable, "-c", program, str(ROOT)], cwd=str(tmp_path), stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=60)
+    assert done.returncode == 1 and "ImportError: another module 'data' is imported already" in done.stderr
 
 
 def test_every_network_has_an_entry_point():

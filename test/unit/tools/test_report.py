@@ -203,7 +203,7 @@ def test_videos_that_are_not_there_are_said(tmp_path, capsys):
     (["{0}", "--output", "{0}/x.html"], "no run lies there"),
     (["{0}/t", "--output", "{0}/no/x.html"], "--output"),
     (["{0}/t", "--output", "{0}"], "--output"),
-    (["{0}/t", "--output", "{0}/x.html", "--mistakes", "-1"], "--mistakes -1"),
+    (["{0}/t", "--output", "-"], "--output -"),
     (["{0}/t"] * 17 + ["--output", "{0}/x.html"], "17 runs")])
 def test_what_cannot_be_is_refused_by_name(words, said, tmp_path, capsys):
     write_metrics(tmp_path / "t", 20)

@@ -78,11 +78,26 @@ def test_bare_weights_take_the_rest_from_beside_them(state, save, tmp_path):
         assert open_trained(path, "cpu").class_names is None
 
 
+@pytest.mark.parametrize("names", [5, "abc", ["a", "b"], ["a", "b", "c", "d"], None])
+def test_names_that_do_not_fit_the_classes_name_nothing(names, state, save):
+    assert open_trained(save({"state_dict": state, "class_names": names, "config": SMALL}), "cpu").class_names is None
+
+
+@pytest.mark.parametrize("name, value", [("crop_size", "x"), ("eval_batch_size", [1]), ("split", "two"),
+                                         ("dataset", 3), ("data_root", {})])
+def test_a_configuration_of_another_kind_is_refused_by_file_and_name(name, value, state, save):
+    config = dict(SMALL, **{name: value})
+    with pytest.raises(ValueError, match="w.pth: the %s that it was trained with" % name):
+        open_trained(save({"state_dict": state, "class_names": ["a", "b", "c"], "config": config}), "cpu")
+
+
 def test_bare_weights_alone_need_a_word_on_their_classes(state, save, tmp_path):
     found = open_trained(save(state), "cpu", fallback=SMALL)
     assert found.geometry.crop == 32 and found.class_names is None
-    with pytest.raises(ValueError, match="--classes FILE"):
+    with pytest.raises(ValueError, match="--classes FILE.* in label order$"):
         named(found)
+    with pytest.raises(ValueError, match="--classes FILE.*, or --classes UCF101 if"):
+        named(open_trained(save(of_classes(state, 101)), "cpu"))
     (tmp_path / "names.txt").write_text("x\ny\nz\n")
     assert named(open_trained(save(state), "cpu", classes=str(tmp_path / "names.txt"))) == ["x", "y", "z"]
     for classes, words in (("UCF101", "101 names"), ("nothing", "neither a file"), ("folder", "0 names")):
