@@ -49,6 +49,7 @@ from train.run import Plan, Position, Run
 from train.run_state import DataFacts, RunState, keep_global_batch
 from train.runtime import Runtime, start_runtime
 from train.schedule import LearningRate, boundaries_in_steps
+from train.scores_file import SCORES_NAME, ScoresFile
 from train.speed import SpeedMeter
 from train.stopping import Asked, Stopped, StopRequest, describe
 from train.sync_bn import synchronize_norms
@@ -152,7 +153,9 @@ class Job:
                     config.precise_bn, config.save_frequency, config.save_every)
         self.meter = SpeedMeter(runtime.device, global_batch)
         self.stop = StopRequest(runtime.device)
-        self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed, self.stop, bad_steps)
+        scores_file = ScoresFile(folder / SCORES_NAME, videos.test, videos.class_names, runtime.ranks)
+        self.run = Run(self.trainer, plan, self.streams, self.record, self.meter, self.failed, self.stop, bad_steps,
+                       None if config.eval_only else scores_file)
         if self.saved:
             self.position, self.evaluated, self.record.best = self.state.resume(self.saved)
 
@@ -175,7 +178,9 @@ class Job:
         distributed.barrier(self.runtime.device)
         try:
             log_to(Path(config.log_file) if config.log_file else self.folder / "train.log")
-            self.record.open("samples.rank-%d.jsonl" % self.runtime.ranks.rank if config.log_samples else None)
+            about = self.state.about(self.run.plan, self.position, self.runtime.ranks.world_size)
+            self.record.open("samples.rank-%d.jsonl" % self.runtime.ranks.rank if config.log_samples else None,
+                             None if config.eval_only or config.profile else about)
             self.ledger.open()
             with self.stop:
                 self._execute()

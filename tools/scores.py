@@ -15,6 +15,7 @@ import torch
 from dataset.layouts import VIDEO_ENDINGS, some_of
 from tools.outputs import write_whole
 from train.metrics import best_classes
+from train.scores_file import pack_scores
 
 BINS = 15  # of probability, as Guo et al., On Calibration of Modern Neural Networks, 2017, arXiv 1706.04599
 ARRAYS = ("path", "label", "scores", "class_names")
@@ -111,9 +112,7 @@ def write_confusion(path: str, matrix: Sequence[Sequence[int]], class_names: Seq
 
 def write_scores(path: str, videos: Scored) -> None:
     """An .npz: path, label, scores (videos, K) float32, class_names, readable. Plain arrays, no pickle."""
-    with open(path, "wb") as file:  # np.savez would add an ending
-        np.savez_compressed(file, path=np.array(videos.paths), label=videos.labels, scores=videos.scores,
-                            class_names=np.array(videos.class_names), readable=videos.readable)
+    write_whole(path, pack_scores(videos.paths, videos.labels, videos.scores, videos.readable, videos.class_names))
 
 
 def read_scores(path: str) -> Scored:

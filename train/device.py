@@ -9,6 +9,8 @@ import inspect
 import logging
 import os
 import platform
+import resource
+import sys
 from typing import Any, Dict, Iterable, Iterator, Mapping, Optional
 
 import torch
@@ -130,6 +132,12 @@ def peak_memory(device: torch.device) -> Optional[int]:
     return (
         int(module.max_memory_allocated()) if device.type != "cpu" and hasattr(module, "max_memory_allocated") else None
     )
+
+
+def peak_host_memory() -> int:
+    """Bytes of the host's memory that this process held at the peak, without its children's."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -17,6 +17,7 @@ except ImportError:  # the bar is a comfort, not a need
     tqdm = None
 
 LOGGER = logging.getLogger("glore")
+LONGEST_ROW = 1 << 16  # letters
 _ROOMS = ("network", "data", "dataset", "train")  # their loggers speak through ours
 
 
@@ -163,14 +164,16 @@ class Scalars:
 
 
 def read_metrics(path: Path) -> Iterator[Dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line torn by a kill is left out. A resumed run repeats steps: a row read
-    later replaces.
+    """The rows of a metrics.jsonl, each a dictionary with a kind and a step; what a kill has torn, and whatever else is
+    no row, is left out. A resumed run repeats steps: a row read later replaces.
     """
     if not path.is_file():
         return
-    with open(str(path), encoding="utf-8") as lines:
-        for line in lines:
+    with open(str(path), encoding="utf-8", errors="replace") as lines:
+        for line in iter(lambda: lines.readline(LONGEST_ROW), ""):
             try:
-                yield json.loads(line)
-            except ValueError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(row, dict) and isinstance(row.get("kind"), str) and type(row.get("step")) is int:
+                yield row

@@ -1,5 +1,5 @@
-"""What a run leaves behind under exps/TASK/: log lines, scalars, the curves' picture, checkpoints, model.pth,
-result.json. Rank 0 writes.
+"""What a run leaves behind under exps/TASK/: run.json, log lines, scalars, the curves' picture, checkpoints, model.pth,
+result.json. Rank 0 writes. (scores.npz is train/scores_file.py's.)
 """
 
 import functools
@@ -20,6 +20,7 @@ from train.run import Position
 from train.speed import Speed
 
 PNG_NAME = "curves.png"
+RUN_NAME = "run.json"
 TABLE_HEADS = ("NAME", "ACC@1", "FPS", "Epochs", "AMP_Type")
 
 
@@ -49,13 +50,16 @@ class RunRecord:
         self._scalars, self._samples = Scalars(folder, False), Lines(None)
         self._drawing = True
 
-    def open(self, samples: Optional[str] = None) -> None:
-        """Starts the files, `samples` among them, where the rows of every step are to be written; nothing is written to
-        the folder before. What a killed process left half written is removed.
+    def open(self, samples: Optional[str] = None, about: Optional[Mapping[str, Any]] = None) -> None:
+        """Starts the files, `samples` among them, where the rows of every step are to be written, and run.json, which
+        says `about` a training what is known before its first step; nothing is written to the folder before. What a
+        killed process left half written is removed.
         """
         if self.writes:
             remove_leftovers(self.folder)
             self._checkpoints.clean()
+            if about is not None:
+                write_atomically(_as_json(about), self.folder / RUN_NAME)
         self._scalars = Scalars(self.folder, self.writes)
         self._samples = Lines(self.folder / samples if samples else None)
 
@@ -153,8 +157,7 @@ class RunRecord:
         """result.json and the table line, on rank 0."""
         if self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically((json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode("utf-8"),
-                             self.folder / name)
+            write_atomically(_as_json(result), self.folder / name)
             LOGGER.info("result: %s", self.folder / name)
             print("\n".join(table_lines(result)), flush=True)
 
@@ -170,6 +173,10 @@ def copied(content: Any) -> Any:
     if isinstance(content, dict):
         return {name: copied(value) for name, value in content.items()}
     return content.detach().to("cpu", copy=True) if isinstance(content, torch.Tensor) else content
+
+
+def _as_json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def describe_scores(scores: Scores) -> str:

@@ -10,6 +10,7 @@ from train.log import progress
 from train.loop import Trainer, by_step
 from train.metrics import Scores
 from train.prefetch import Prefetcher
+from train.scores_file import ScoresFile
 from train.speed import SpeedMeter
 from train.stopping import Asked, Stopped, StopRequest, describe
 from train.whereabouts import HERE
@@ -56,12 +57,15 @@ class Run:
     steps, evaluation(), which gives all, evaluation_steps, and how many of these every process has at least,
     common_evaluation_steps; `record` has interval(...), epoch(...), save(...), settle(), samples(...), failure and
     shows_progress (every process calls it, rank 0 writes); `failed` takes the videos of a batch that could not be read;
-    without any, it looks for those of other processes.
+    without any, it looks for those of other processes. `scores_file`, where there is one, keeps what an evaluation says
+    of each video.
     """
 
     def __init__(self, trainer: Trainer, plan: Plan, data: Any, record: Any, meter: SpeedMeter,
-                 failed: Callable[[Any], None], stop: StopRequest, bad_steps: BadSteps) -> None:
+                 failed: Callable[[Any], None], stop: StopRequest, bad_steps: BadSteps,
+                 scores_file: Optional[ScoresFile] = None) -> None:
         self.trainer, self.plan, self.data, self.record = trainer, plan, data, record
+        self.scores_file = scores_file
         self.meter, self.failed, self.stop, self.bad_steps = meter, failed, stop, bad_steps
 
     def fit(self, position: Position, evaluated: bool = True) -> Optional[Scores]:
@@ -87,8 +91,14 @@ class Run:
     def _evaluate(self) -> Scores:
         source = self.stop.watch(self.data.evaluation(), self.data.common_evaluation_steps)
         batches = progress(source, self.data.evaluation_steps, "evaluate", self.record.shows_progress)
-        scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed)
+        kept = self.scores_file
+        if kept is not None:
+            kept.begin()
+        scores = evaluate(self.trainer.module, batches, self.trainer.transform, self.trainer.precision, self.failed,
+                          on_logits=None if kept is None else kept.add)
         self.failed(())
+        if kept is not None:
+            kept.write(self.trainer.precision.device)
         return scores
 
     def _train_epoch(self, position: Position) -> None:

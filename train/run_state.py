@@ -1,6 +1,9 @@
-"""What a run is, as one dictionary and back: what checkpoints hold beside the weights, and what result.json says."""
+"""What a run is, as one dictionary and back: what checkpoints hold beside the weights, and what run.json and
+result.json say.
+"""
 
 import dataclasses
+import os
 import time
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
@@ -16,7 +19,7 @@ from train.log import LOGGER
 from train.loop import Trainer
 from train.metrics import Scores
 from train.record import Best
-from train.run import Position
+from train.run import Plan, Position
 from train.speed import Speed
 
 # The options that a resumed run must share with its beginning. What the schedule makes of its own is compared as such.
@@ -176,6 +179,19 @@ class RunState:
             LOGGER.info("averaged weights are evaluated" if self.config.eval_only else
                         "the checkpoint's averaged weights are left out: there is no --ema-decay")
 
+    def about(self, plan: Plan, position: Position, world_size: int) -> Dict[str, Any]:
+        """What run.json holds: what is known of a run before its first step. Paths of the configuration lead from
+        `started_in`.
+        """
+        config, device = self.config, self.trainer.precision.device
+        return {"task": config.task, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "started_in": os.getcwd(), "first_step": position.step, "last_step": plan.last_step,
+                "steps_per_epoch": plan.steps_per_epoch, "global_batch": self.global_batch,
+                "num_train_videos": self.data.num_train, "network": config.network, "modality": config.modality,
+                "dataset": self.data.name, "split": config.split, "amp_type": self.trainer.precision.label,
+                "device": devices.device_name(device), "world_size": world_size, **checkpoint.versions(),
+                "class_names": list(self.data.class_names), "config": checkpoint.plain(dataclasses.asdict(config))}
+
     def result(self, scores: Scores, position: Position, speed: Speed, world_size: int) -> Dict[str, Any]:
         """What result.json holds. Accuracies in percent, speeds in clips a second, memory in bytes."""
         precision = self.trainer.precision
@@ -187,6 +203,7 @@ class RunState:
                 "protocol": PROTOCOL, "device": devices.device_name(device), "torch": str(torch.__version__),
                 "num_unreadable": scores.unreadable, "loss": scores.loss, "steps": position.step,
                 "skipped_steps": precision.scaler.skipped, "peak_memory_bytes": devices.peak_memory(device),
+                "peak_host_memory_bytes": devices.peak_host_memory(),
                 "network": self.config.network, "modality": self.config.modality, "dataset": self.data.name,
                 "split": self.config.split, "class_names": list(self.data.class_names),
                 "config": checkpoint.plain(dataclasses.asdict(self.config))}

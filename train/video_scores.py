@@ -16,6 +16,10 @@ from train.whereabouts import HERE
 ROWS_AT_ONCE = 4096  # of a process, in one reduction
 
 
+class NoNumbers(ValueError):
+    """The network's outputs are infinite or no numbers."""
+
+
 class VideoTable(NamedTuple):
     """One row a video, in the order of the data set's list, on the host."""
 
@@ -56,15 +60,15 @@ class VideoScores:
             self._reasons[row] = self._reasons[row] or reason
 
     def table(self, device: torch.device) -> VideoTable:
-        """All videos, on every process. ValueError where the network gave no numbers."""
+        """All videos, on every process. NoNumbers where the network gave none, on every process too."""
         HERE.at("gathering the scores of all videos")
         scores = (self._sums / self._views).float() * self._readable[:, None].float()
         best = self._best if self._views == 1 else best_classes(self._sums)
         whole = gather_rows(scores, self._num_videos, self._ranks, device)
         wrong = int((~torch.isfinite(whole)).any(1).sum())
         if wrong:
-            raise ValueError("the network's outputs are no numbers for %d of %d videos: the weights are broken, or the "
-                             "precision is too low for them (leave --amp off)" % (wrong, self._num_videos))
+            raise NoNumbers("the network's outputs are no numbers for %d of %d videos: the weights are broken, or the "
+                            "precision is too low for them (leave --amp off)" % (wrong, self._num_videos))
         readable = gather_rows(self._readable.long(), self._num_videos, self._ranks, device).bool()
         return VideoTable(whole, gather_rows(best, self._num_videos, self._ranks, device), readable,
                           gather_texts(self._reasons, self._num_videos, self._ranks, device))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apex_stand_in
 import cv2
+import numpy as np
 import pytest
 import torch
 from conftest import SMALL_CLIPS, write_video
@@ -64,6 +65,12 @@ def test_a_run_leaves_everything(two_epochs):
     assert (two_epochs / PNG_NAME).stat().st_size > 10000
     assert "epoch 2" in (two_epochs / "train.log").read_text()
     assert [row[:2] for row in losses(two_epochs)] == [("train", 3), ("epoch", 3), ("train", 6), ("epoch", 6)]
+    with np.load(str(two_epochs / "scores.npz"), allow_pickle=False) as file:
+        hits = (file["scores"].argmax(1) == file["label"]) & file["readable"]
+        assert 100 * hits.mean() == pytest.approx(result["accuracy_top1"]) and file["path"][0] == "down/v0.avi"
+    about = json.loads((two_epochs / "run.json").read_text())
+    assert (about["last_step"], about["steps_per_epoch"], about["global_batch"]) == (6, 3, 6)
+    assert about["config"]["lr_base"] == 0.01 and about["class_names"] == ["down", "left", "up"]
 
 
 def test_the_weights_have_the_names_of_the_public_checkpoints(two_epochs):
