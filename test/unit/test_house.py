@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"network": set(), "data": set(), "dataset": {"data"}, "train": set()}  # room -> rooms that it may import
 SEAMS = {"torch_npu": {"train/device.py"}, "apex": {"train/amp_apex.py"}, "torch.distributed": {"train/distributed.py"},
-         "tqdm": {"train/log.py"}, "matplotlib": {"train/curves.py", "tools/timeline.py"},
+         "tqdm": {"train/log.py"}, "matplotlib": {"train/curves.py", "tools/timeline.py", "tools/study_picture.py"},
          "tensorboard": {"train/log.py"},
          "av": {"data/strict_decoding.py", "dataset/reencode.py", "tools/benchmark_films.py"}}
 SOURCES = sorted(p for p in ROOT.rglob("*.py") if p.relative_to(ROOT).parts[0] in (*ROOMS, "tools") or p.parent == ROOT)
