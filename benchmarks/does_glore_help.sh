@@ -9,5 +9,5 @@ python=$(bash test/setup.sh)
 data=${DATASET:-relations}
 out=${1:-exps/does_glore_help_$data}
 [ $# = 0 ] || shift
-exec "$python" -m tools.study "$out" --networks RESNET50_3D RESNET50_3D_GCN_X5 --seeds "${SEEDS:-3}" -- \
+exec "$python" -m tools.study "$out" --networks "RESNET50_3D$width" "RESNET50_3D_GCN_X5$width" --seeds "${SEEDS:-3}" -- \
   --dataset "$data" "$@"

@@ -2,12 +2,14 @@
 
     python -m tools.study exps/study --networks RESNET50_3D RESNET50_3D_GCN_X5 --seeds 3 -- --dataset relations
 
-What follows `--` goes to train_model.py for every run. The networks take turns, seed by seed, so that what is finished
-can be compared. Finished runs are kept: after a stop the same command goes on, in the middle of a run too. Ends with a
-table, study.json and, with matplotlib, study.png.
+What follows `--` goes to train_model.py for every run. NAME_QUARTER is the network NAME with a quarter of its channels,
+which a processor trains in minutes. The networks take turns, seed by seed, so that what is finished can be compared.
+Finished runs are kept: after a stop the same command goes on, in the middle of a run too. Ends with a table, study.json
+and, with matplotlib, study.png.
 """
 import argparse
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -19,10 +21,12 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 from dataset.progress import INTERRUPTED, USER_ERROR
 from network import find_network
 from tools.study_report import report
+from tools.study_train import add_quarters
 from train.files import write_atomically
 from train.options import parse_options
 
-TRAIN_MODEL = str(Path(__file__).resolve().parents[1] / "train_model.py")
+PROJECT = str(Path(__file__).resolve().parents[1])
+TRAIN = ["-m", "tools.study_train"]
 OURS = ("network", "random_seed", "model_dir", "task_name", "resume", "eval_only", "profile", "dry_run", "describe")
 
 
@@ -73,6 +77,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 
 def plan(options: argparse.Namespace) -> List[Trial]:
     """All runs, in their order. ValueError for what cannot be studied."""
+    add_quarters()
     names = [find_network(name).name for name in options.networks]
     if len(set(names)) < len(names) or options.seeds < 1:
         raise ValueError("--networks takes different names, --seeds 1 or more")
@@ -106,7 +111,9 @@ def arguments(trial: Trial, training: Sequence[str]) -> List[str]:
 def train(trial: Trial, training: Sequence[str]) -> None:
     """Trains one run to its end. ValueError where train_model.py fails, Stopped where it was asked to stop."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen([sys.executable, TRAIN_MODEL] + arguments(trial, training))
+    paths = os.pathsep.join([PROJECT] + [path for path in [os.environ.get("PYTHONPATH")] if path])
+    process = subprocess.Popen([sys.executable] + TRAIN + arguments(trial, training),
+                               env=dict(os.environ, PYTHONPATH=paths))
 
     def pass_on(number: int, _: Optional[FrameType]) -> None:
         if number == signal.SIGTERM:  # Ctrl-C reaches both of us by itself

@@ -51,7 +51,7 @@ def small_networks(monkeypatch):
 def stub(tmp_path, monkeypatch):
     """A train_model.py that only writes what it was asked for."""
     (tmp_path / "stub.py").write_text(STUB)
-    monkeypatch.setattr(study, "TRAIN_MODEL", str(tmp_path / "stub.py"))
+    monkeypatch.setattr(study, "TRAIN", [str(tmp_path / "stub.py")])
     return tmp_path / "out"
 
 
