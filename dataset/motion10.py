@@ -3,21 +3,13 @@
 A frame is a sum of M plane waves of random phase, direction and wavelength. Every motion maps that distribution onto
 itself, so that one frame looks the same in all classes, at any place of the clip. T frame, M wave, H = W pixel.
 """
-import logging
-import os
-import shutil
-import tempfile
-import zlib
 from typing import Callable, Dict, NamedTuple
 
-import cv2
 import numpy as np
 
-from data.clip_readers import UnreadableClip, VideoFile
+from dataset.rendering import FilmSet, each_film, keyed_draws, render_once, video_name, write_film
 
-_log = logging.getLogger(__name__)
-VERSION = 'motion10 version 1\n'  # changes with every change of a pixel
-VERSION_FILE = 'motion10.txt'
+FILMS = FilmSet('motion10', 'motion10 version 1\n', 'about 60 MB and ten seconds')
 GROUPS, CLIPS_PER_GROUP = 25, 5
 FRAMES, SIDE, FRAMES_PER_SECOND = 24, 40, 12.0
 HOLD = 2  # frames between two sudden changes; a multiple of it is the interval that shows them all
@@ -88,22 +80,13 @@ class Look(NamedTuple):
 
 
 def _look(group: int) -> Look:
-    random = _keyed('look %d' % group)
+    random = keyed_draws('look %d' % group)
     return Look(118.0 + random.uniform(-20, 20, 3), TINT * random.uniform(-1, 1, (3, 2)))
-
-
-def _keyed(name: str) -> np.random.RandomState:
-    return np.random.RandomState(zlib.crc32(name.encode('ascii')))
-
-
-def video_name(motion: str, group: int, clip: int) -> str:
-    """UCF-101's naming; group and clip count from 1."""
-    return 'v_%s_g%02d_c%02d.avi' % (motion, group, clip)
 
 
 def make_clip(motion: str, group: int, clip: int) -> np.ndarray:
     """The frames of one video as they go to the encoder: (T, H, W, 3) uint8 RGB. The same numbers every time."""
-    random = _keyed(video_name(motion, group, clip))
+    random = keyed_draws(video_name(motion, group, clip))
     octave = (np.arange(WAVES) + random.uniform()) / WAVES  # (M,) 0 longest wave … 1 shortest
     direction = 2 * np.pi * (random.permutation(WAVES) + random.uniform()) / WAVES
     phase, hue = 2 * np.pi * random.uniform(size=(2, WAVES))
@@ -136,69 +119,14 @@ def _render(motion: Motion, octave: np.ndarray, direction: np.ndarray, phase: np
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def _write_video(path: str, clip: np.ndarray) -> None:
-    """Motion JPEG: each frame is coded alone, so that no frame carries traces of its neighbours."""
-    code = cv2.VideoWriter.fourcc(*'MJPG')
-    writer = cv2.VideoWriter(path, cv2.CAP_OPENCV_MJPEG, code, FRAMES_PER_SECOND, (SIDE, SIDE))
-    if not writer.isOpened():
-        raise OSError('cannot write %s: see that the disk has room and that OpenCV has its MJPG writer' % path)
-    for frame in clip:
-        writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
-    writer.release()
-    try:
-        complete = VideoFile(path).num_frames == len(clip)
-    except UnreadableClip:
-        complete = False
-    if not complete:
-        raise OSError('%s came out incomplete: see that the disk has room, then start again' % path)
-
-
-def is_rendered(root: str) -> bool:
-    """Whether `root` holds the whole set in this version. ValueError where data/ is something else."""
-    folder = os.path.join(root, 'data')
-    if not os.path.lexists(folder):
-        return False
-    try:
-        with open(os.path.join(folder, VERSION_FILE), encoding='utf-8') as file:
-            same = file.read() == VERSION
-    except (OSError, UnicodeDecodeError):
-        same = False
-    if not same:
-        raise ValueError('%s is not this version of motion10: remove it, and it is rendered again, or give --data-root '
-                         'another folder' % folder)
-    return True
-
-
 def render(root: str) -> bool:
-    """Renders the set below `root`, laid out as UCF-101, where it is not there yet; True where it did.
+    """Renders the set below `root`, laid out as UCF-101, where it is not there yet; True where it did, as render_once.
 
-    All or nothing, also when several processes start at once: a temporary folder becomes root/data in one step.
-    About 60 MB and ten seconds. OSError where the disk is full or the folder cannot be written.
+    About 60 MB and ten seconds.
     """
-    if is_rendered(root):
-        return False
-    _log.info('rendering motion10 into %s: about 60 MB and ten seconds, once', root)
-    os.makedirs(root, exist_ok=True)
-    folder = tempfile.mkdtemp(prefix='.rendering-', dir=root)
-    try:
-        _render_all(folder)
-        os.chmod(folder, 0o755)
-        os.rename(folder, os.path.join(root, 'data'))
-    except OSError:
-        if not is_rendered(root):  # else another process was first
-            raise
-        return False
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return True
+    return render_once(root, FILMS, _render_all)
 
 
 def _render_all(folder: str) -> None:
-    for motion in MOTIONS:
-        os.mkdir(os.path.join(folder, motion))
-        for group in range(1, GROUPS + 1):
-            for clip in range(1, CLIPS_PER_GROUP + 1):
-                path = os.path.join(folder, motion, video_name(motion, group, clip))
-                _write_video(path, make_clip(motion, group, clip))
-    with open(os.path.join(folder, VERSION_FILE), 'w', encoding='utf-8') as file:
-        file.write(VERSION)
+    for motion, group, clip, path in each_film(folder, list(MOTIONS), GROUPS, CLIPS_PER_GROUP):
+        write_film(path, make_clip(motion, group, clip), FRAMES_PER_SECOND)

@@ -53,7 +53,8 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 OPTIONS: Dict[str, Dict[str, Any]] = {
     'name': dict(help='the data set, as for --dataset of train_model.py'),
     '--data-root': dict(metavar='DIR', help='folder of the data set; default: the one of train_model.py'),
-    '--split': dict(type=whole_number(1, 99), help='which split of UCF-101, HMDB-51 or motion10; default %(default)s'),
+    '--split': dict(type=whole_number(1, 99), help='which split of UCF-101, HMDB-51 or a rendered set; default '
+                    '%(default)s'),
     '--source': dict(choices=FILES, default='auto', help='videos or raw frames; default auto: videos where there are '
                      'any'),
     '--workers': dict(type=whole_number(1, 1024), default=usable_cores(), help='processes; default %(default)s, the '

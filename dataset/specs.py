@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from data.video_list import VideoList
-from dataset import motion10
+from dataset import motion10, relations
 from dataset.flow import flow_remedy, look_for_flow, refuse_source
 from dataset.index import attach_index
 from dataset.layouts import Tree, absent, find_file, find_tree, homes_below, some_of, subfolders
@@ -64,11 +64,14 @@ class DatasetSpec(NamedTuple):
     render: Optional[Callable[[str], bool]] = None  # makes the videos on first use; True where it did
 
 
+_RENDERED = 'It is rendered as video files: leave --source at auto; without its folder data/ it is rendered again.'
 MOTION10_DEFAULTS: Dict[str, Any] = {
     'crop_size': 32, 'clip_length': 8, 'train_frame_interval': motion10.HOLD, 'val_frame_interval': motion10.HOLD,
     'batch_size': 16, 'lr_base': 0.003, 'lr_steps': ('60%', '85%'), 'warmup_steps': 30, 'end_epoch': 3,
     'pretrained': False, 'eval_batch_size': 50, 'precise_bn': False,
 }
+RELATIONS_DEFAULTS = dict(MOTION10_DEFAULTS, clip_length=4, train_frame_interval=relations.INTERVAL,
+                          val_frame_interval=relations.INTERVAL, end_epoch=8)
 _SPECS = (
     DatasetSpec(
         name='UCF101', aliases=('ucf-101', 'ucf_101'), default_root='dataset/UCF101/raw',
@@ -108,7 +111,12 @@ _SPECS = (
         classes=tuple(motion10.MOTIONS), num_splits=3, finders=(named_rows,), homes=('data',), list_names=(),
         counts=lambda: [[motion10.CLIPS_PER_GROUP] * motion10.GROUPS for _ in motion10.MOTIONS],
         render=motion10.render, defaults=MOTION10_DEFAULTS, scale_range=(1.0, 1.15),
-        remedy='It is rendered as video files: leave --source at auto; without its folder data/ it is rendered again.'),
+        remedy=_RENDERED),
+    DatasetSpec(
+        name='relations', aliases=(), default_root='dataset/relations/raw',
+        classes=tuple(relations.RELATIONS), num_splits=3, finders=(named_rows,), homes=('data',), list_names=(),
+        counts=lambda: [[relations.CLIPS_PER_GROUP] * relations.GROUPS for _ in relations.RELATIONS],
+        render=relations.render, defaults=RELATIONS_DEFAULTS, scale_range=(1.0, 1.15), remedy=_RENDERED),
     DatasetSpec(
         name='folder', aliases=('own',), default_root='dataset/folder/raw', classes=None, parted=True,
         finders=(listed_rows, folder_rows), homes=('', 'data'),

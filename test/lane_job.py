@@ -46,8 +46,8 @@ def prepare(data):
         (data / "data" / motion).mkdir(parents=True)
         for group, clip in itertools.product(GROUPS, CLIPS):
             path = data / "data" / motion / motion10.video_name(motion, group, clip)
-            motion10._write_video(str(path), motion10.make_clip(motion, group, clip))
-    (data / "data" / motion10.VERSION_FILE).write_text(motion10.VERSION, encoding="utf-8")
+            motion10.write_film(str(path), motion10.make_clip(motion, group, clip), motion10.FRAMES_PER_SECOND)
+    (data / "data" / motion10.FILMS.version_file).write_text(motion10.FILMS.version, encoding="utf-8")
 
 
 def tests(out, data, arguments):

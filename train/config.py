@@ -58,8 +58,8 @@ class TrainConfig:
     allow_change: Tuple[str, ...] = _option((), "go on with --resume although these have changed: names as the refusal "
                                             "gives them, with commas between", metavar="NAMES")
     # the data
-    dataset: str = _option("UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 (built in) or folder (your own)",
-                           metavar="NAME")
+    dataset: str = _option("UCF101", "data set: UCF101, HMDB51, Kinetics400, motion10 and relations (built in) or "
+                           "folder (your own)", metavar="NAME")
     data_root: Optional[str] = _option(None, "folder of the data set (default: dataset/NAME/raw)", metavar="DIR")
     split: int = _option(1, "which of the data set's official splits, 1 to 3")
     source: str = _option("auto", "read video files, extracted frames or a packed store; auto takes what is there",

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {"network": set(), "data": set(), "dataset": {"data"}, "train": set()}  # room -> rooms that it may import
 SEAMS = {"torch_npu": {"train/device.py"}, "apex": {"train/amp_apex.py"}, "torch.distributed": {"train/distributed.py"},
-         "tqdm": {"train/log.py"}, "matplotlib": {"train/curves.py", "tools/timeline.py", "tools/graph_picture.py"},
+         "tqdm": {"train/log.py"},
+         "matplotlib": {"train/curves.py", "tools/timeline.py", "tools/graph_picture.py", "tools/study_picture.py"},
          "tensorboard": {"train/log.py"},
          "onnx": {"tools/export_graph.py"}, "onnxruntime": {"tools/export_formats.py", "tools/onnx_predict.py"},
          "safetensors": {"tools/export_formats.py"},

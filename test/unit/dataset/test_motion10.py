@@ -22,7 +22,7 @@ def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("motion10")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(motion10, "make_clip", lambda *key: None)
-        patch.setattr(motion10, "_write_video", lambda path, clip: open(path, "wb").close())
+        patch.setattr(motion10, "write_film", lambda path, clip, rate: open(path, "wb").close())
         return root, load_videos(find_dataset("motion10"), str(root), 1)
 
 
@@ -63,7 +63,7 @@ def test_groups_are_kept_apart(rendered):
 def test_files_hold_the_frames(tmp_path, motion):
     made = motion10.make_clip(motion, 4, 5)
     path = str(tmp_path / motion10.video_name(motion, 4, 5))
-    motion10._write_video(path, made)
+    motion10.write_film(path, made, motion10.FRAMES_PER_SECOND)
     reader = VideoFile(path)
     assert reader.num_frames == 24 >= 7 * DATASETS["motion10"].defaults["train_frame_interval"] + 1
     clip = reader.read(range(24))
@@ -176,7 +176,7 @@ def test_an_interrupted_render_leaves_nothing(small, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(motion10, "_write_video", stop)
+    monkeypatch.setattr(motion10, "write_film", stop)
     with pytest.raises(KeyboardInterrupt):
         motion10.render(str(tmp_path))
     assert os.listdir(str(tmp_path)) == []

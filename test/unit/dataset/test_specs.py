@@ -187,7 +187,7 @@ def test_half_a_pair_of_lists(tmp_path):
         load_videos(UCF, str(tmp_path))
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "motion10"])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("motion10", "relations")])
 @pytest.mark.parametrize("exists", [False, True])
 def test_nothing_there(tmp_path, name, exists):
     spec = DATASETS[name]
@@ -217,7 +217,7 @@ def test_names_of_data_sets():
     for name in ("UCF101", "ucf101", "UCF-101"):
         assert find_dataset(name).name == "UCF101"
     assert find_dataset("Kinetics").name == "Kinetics400" and find_dataset("MOTION10").name == "motion10"
-    with pytest.raises(ValueError, match="--dataset nope: takes one of UCF101, HMDB51, Kinetics400, motion10, folder"):
+    with pytest.raises(ValueError, match="nope: takes one of UCF101, HMDB51, Kinetics400, motion10, relations, folder"):
         find_dataset("nope")
     assert UCF.default_root == "dataset/UCF101/raw" and dict(UCF.defaults) == {}
     assert UCF.scale_range[1] * 224 == 340 and UCF.eval_scale * 224 == 256

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Does GloRe help? ResNet-50 with and without its units, trained alike from several seeds; finished runs are kept, and after a stop
+# the same command goes on. Prints the table of benchmarks/does_glore_help.md last.
+# usage: bash benchmarks/does_glore_help.sh [DIR for the runs] [options of train_model.py]
+#   DATASET=motion10 : the easier set;  SEEDS=5 : more of them
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=$(bash test/setup.sh)
+data=${DATASET:-relations}
+out=${1:-exps/does_glore_help_$data}
+[ $# = 0 ] || shift
+exec "$python" -m tools.study "$out" --networks "RESNET50_3D$width" "RESNET50_3D_GCN_X5$width" --seeds "${SEEDS:-3}" -- \
+  --dataset "$data" "$@"
