@@ -98,11 +98,13 @@ COLLECTIVES = {"all_reduce", "all_reduce_sum", "average_buffers", "barrier", "ga
                "_train_epoch", "_save_or_stop", "_end", "_report", "fit", "snapshot", "_snapshot", "record.save",
                "self.save", "record.epoch", "bad_steps.note", "_dump", "state.resume", "self._check", "build_trainer",
                "distributed.start", "start_runtime", "start_machine", "score_videos", "collected.table", "_execute",
-               "job.execute", "compose", "Job", "trainer.step", "_Normalize.apply", "profile_steps", "_step"}
+               "kept.write", "job.execute", "compose", "Job", "trainer.step", "_Normalize.apply", "profile_steps",
+               "_step"}
 BY_ANOTHER_NAME = {  # functions that make such calls, and how they are called themselves
     "watch": "stop.watch", "save": "record.save", "epoch": "record.epoch", "note": "bad_steps.note",
     "resume": "state.resume", "_check": "self._check", "start": "distributed.start", "table": "collected.table",
-    "execute": "job.execute", "__init__": "Job", "forward": "_Normalize.apply", "backward": "_Normalize.apply"}
+    "execute": "job.execute", "__init__": "Job", "write": "kept.write",
+    "forward": "_Normalize.apply", "backward": "_Normalize.apply"}
 TOGETHER = [p for p in SOURCES if p.parent == ROOT / "train"] + [
     ROOT / name for name in ("train_model.py", "tools/running.py", "tools/evaluate.py")]  # what several processes run
 

@@ -43,7 +43,8 @@ def test_every_option_is_explained():
     assert {o for o in re.findall(r"(--[a-z][a-z-]+)", README)} <= options | {
         "--output", "--source", "--csv", "--rawframes", "--flow", "--reencode", "--pack", "--sheet", "--verify",
         "--apex", "--gpus", "--resume-epoch", "--loss", "--no", "--no-", "--json", "--views", "--scores", "--fuse",
-        "--over-time", "--timeline", "--annotate", "--classes", "--format", "--film", "--top-nodes", "--unit", "--start"}
+        "--over-time", "--timeline", "--annotate", "--classes", "--format", "--film", "--top-nodes", "--unit",
+        "--start"}
 
 
 def test_your_own_videos_in_five_minutes(tmp_path, monkeypatch):
