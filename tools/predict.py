@@ -5,8 +5,9 @@
     find /videos -name '*.mp4' | python -m tools.predict CHECKPOINT - --json answers.json
 
 A PATH is a video file, a folder (of videos, or of a video's frames), a pattern, or - for a list of paths on standard
-input, one a line or as of find -print0. A file that cannot be read becomes an entry with its error. After Ctrl-C the
-lines, pictures and copies of what was done stay, and no half ones. tools/predictor.py does the same in Python.
+input, one a line or as of find -print0. A file that cannot be read becomes an entry with its error, and the exit code
+stays 0. After Ctrl-C the lines, pictures and copies of what was done stay, and no half ones. tools/predictor.py does
+the same in Python.
 """
 import argparse
 import json
