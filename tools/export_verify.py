@@ -75,11 +75,15 @@ def real_clips(trained: Trained, videos: VideoList, count: int) -> Iterator[torc
 
 
 def compare(trained: Trained, answer: Answer, clips: Iterator[torch.Tensor]) -> Comparison:
-    """The file's answers against the network's."""
+    """The file's answers against the network's. ValueError where those of the network itself are no numbers."""
     ours, theirs = [], []
     with torch.no_grad():
         for clip in clips:
             ours.append(trained.network(clip).numpy())
+            if not np.isfinite(ours[-1]).all():
+                raise ValueError("%s: PyTorch itself answers with infinite values or no numbers, there is nothing to "
+                                 "hold a file against: take another checkpoint, or clips as it was trained on"
+                                 % trained.path)
             theirs.append(answer(clip.numpy()))
     expected, found = np.concatenate(ours), np.concatenate(theirs)      # (N, K)
     same = int((expected.argmax(1) == found.argmax(1)).sum())

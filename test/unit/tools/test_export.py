@@ -117,6 +117,15 @@ def test_a_file_that_answers_otherwise_is_not_written(checkpoint, tmp_path, caps
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_network_that_answers_no_numbers_is_named(checkpoint, tiny_videos):
+    trained = open_trained(checkpoint, "cpu")
+    trained.network.classifier.weight.data *= 1e38
+    trained.network.classifier.weight.data *= 1e4
+    videos = export_verify.listed_videos([str(tiny_videos / "test")], "rgb")
+    with pytest.raises(ValueError, match="w.pth: PyTorch itself answers"):
+        export_verify.compare(trained, None, export_verify.real_clips(trained, videos, 1))
+
+
 @pytest.mark.parametrize("found, passed", [
     (Comparison(100, 100, 1e-4, 5.0), True), (Comparison(100, 100, 1.1e-4, 5.0), False),
     (Comparison(100, 99, 1e-6, 5.0), False), (Comparison(100, 100, float("nan"), 5.0), False)])

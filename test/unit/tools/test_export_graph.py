@@ -73,6 +73,27 @@ def test_node_states_are_scaled_by_a_power_of_two(normalize, monkeypatch):
     assert_same(net, model, clip)
 
 
+def test_products_that_half_precision_cannot_hold_come_within_its_reach(monkeypatch):
+    net, clip, seen = narrow_network(GCN, monkeypatch), smooth_clips(2), []
+    unit = net.conv3.B01_extra
+    with torch.no_grad():  # the same function by larger numbers
+        for layer in (unit.conv_state, unit.conv_proj):
+            layer.weight *= 8
+            layer.bias *= 8
+        unit.gcn.conv1.bias *= 8 ** 2
+        unit.blocker.running_mean *= 8 ** 3
+        unit.blocker.running_var *= 8 ** 6
+    hook = unit.conv_extend.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].abs().max().item()))
+    model = export_graph.onnx_model(net, clip.shape[1:], 2, 11, {})
+    assert_same(net, model, clip)
+    hook.remove()
+    names = ["conv3.B01_extra." + name for name in ("conv_state", "conv_proj", "nodes", "gcn.biased", "back")]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in names)
+    most = [np.abs(values).max() for values in session(model).run(names, {"clip": clip.numpy()})]
+    largest_half = float(np.finfo(np.float16).max)
+    assert seen[0] > 2 * largest_half and max(most) < largest_half / 2  # with room
+
+
 @pytest.mark.parametrize("positions", [1, 2, 3, 196, 784, 3136])
 @pytest.mark.parametrize("largest", [0.0, 1e-12, 3e-4, 0.5, 100.0])
 def test_the_factors_make_a_mean_as_far_as_weights_stay_small(positions, largest):
