@@ -5,8 +5,9 @@
     find /videos -name '*.mp4' | python -m tools.predict CHECKPOINT - --json answers.json
 
 A PATH is a video file, a folder (of videos, or of a video's frames), a pattern, or - for a list of paths on standard
-input, one a line or as of find -print0. A file that cannot be read becomes an entry with its error. After Ctrl-C the
-lines, pictures and copies of what was done stay, and no half ones. tools/predictor.py does the same in Python.
+input, one a line or as of find -print0. A file that cannot be read becomes an entry with its error, and the exit code
+stays 0. After Ctrl-C the lines, pictures and copies of what was done stay, and no half ones. tools/predictor.py does
+the same in Python.
 """
 import argparse
 import json
@@ -53,8 +54,8 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     group.add_argument("--annotate", metavar="DIR", help="a copy of each video with its classes drawn on it goes there")
     group = parser.add_argument_group("long videos")
     group.add_argument("--over-time", action="store_true", help="windows of a clip's length that slide over the video")
-    group.add_argument("--stride", type=float, default=0.0, metavar="SECONDS", help="from one window to the next "
-                       "[half a window]")
+    group.add_argument("--stride", type=float, default=0.0, metavar="SECONDS", help="from one window to the next; "
+                       "means --over-time [half a window]")
     group.add_argument("--timeline", metavar="DIR", help="a picture of each video's classes over time goes there; "
                        "means --over-time")
     group.add_argument("--fps", type=float, default=USUAL_RATE, metavar="RATE", help="frames a second, where the video "
@@ -66,7 +67,7 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def check_options(options: argparse.Namespace) -> None:
     """ValueError that names the option; makes the folders that are to be filled."""
-    options.over_time = options.over_time or bool(options.timeline)
+    options.over_time = options.over_time or bool(options.timeline or options.stride)
     if options.top < 1:
         raise ValueError("--top %d: must be 1 or more" % options.top)
     if not 0 <= options.stride < math.inf or not 0 < options.fps <= MOST_RATE:

@@ -51,7 +51,8 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
                  classes: str = "", geometry: Optional[Mapping[str, int]] = None,
                  fallback: Optional[Mapping[str, Any]] = None) -> Trained:
     """The network that a file holds. `network` and `classes` stand for what the file lacks: a name of the table; a data
-    set's name or a file of class names. `geometry` (LENGTHS) goes before the file's own, `fallback` behind it.
+    set's name, whose clips are then taken too, or a file of class names. `geometry` (LENGTHS) goes before the file's
+    own, `fallback` behind it.
 
     FileNotFoundError, UnsafeFileError for what is not plain data, ValueError for a file whose bytes have changed, and
     one that names file and option for the rest.
@@ -70,6 +71,8 @@ def open_trained(path: Union[str, Path], device: Union[str, torch.device] = "aut
     config = _checked(dict(told.get("config") or {name: told[name] for name in ("dataset", "split") if name in told}),
                       path)
     class_names, notes = _names(told, classes, num_classes, path)
+    if classes and not os.path.isfile(classes):
+        fallback = dict(_dataset_of(classes).defaults, **(fallback or {}))
     shape = _geometry(config, dict(geometry or {}), dict(fallback or {}), notes)
     if _averaged(content):
         notes.append("the weights averaged over the steps (--ema-decay), as training evaluates them")

@@ -211,6 +211,20 @@ def test_a_run_goes_on_on_the_other_device(on_npu, on_cpu, tiny_videos, out):
         assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
+def test_what_was_trained_is_evaluated_and_asked_on_the_npu(on_npu, tiny_videos, out):
+    model, files = str(on_npu[0] / "t" / "model.pth"), [str(out / "report.json"), str(out / "windows.jsonl")]
+    film = str(tiny_videos / "test" / "up" / "v0.avi")
+    outcomes, said = jobs("from tools import evaluate, predict\nassert evaluate.main(%r) == predict.main(%r) == 0" % (
+        [model, "--json", files[0]], [model, film, "--over-time", "--json", files[1]]))
+    assert outcomes == [None], said
+    report, trained = json.loads(Path(files[0]).read_text()), result(on_npu[0])
+    assert (report["device"], report["num_videos"]) == ("Simulated910", 9)
+    assert report["top1"] == pytest.approx(trained["accuracy_top1"])
+    assert report["clip_loss"] == pytest.approx(trained["loss"])
+    windows = [json.loads(line) for line in Path(files[1]).read_text().splitlines()]
+    assert len(windows) == 3 and windows[-1]["end"] == 0.8
+
+
 def test_half_precision_trace_and_memory(tiny_videos, out):
     common = RECIPE + "--amp-dtype auto --end-epoch 1 --no-precise-bn".split()
     common += ["--data-root", tiny_videos, "--model-dir"]

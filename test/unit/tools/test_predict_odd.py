@@ -75,7 +75,7 @@ def test_names_on_standard_input_need_not_be_text(checkpoint, tmp_path, monkeypa
 def test_weights_that_are_no_numbers_are_an_error(checkpoint, tmp_path, capsys):
     broken = save(tmp_path / "nan.pth", lambda network: network.classifier.weight.data.fill_(float("nan")))
     write_video(tmp_path / "a.avi", 1)
-    for more in ([], ["--over-time"]):
+    for more in ([], ["--stride", "1"]):
         assert predict.main([broken, str(tmp_path / "a.avi")] + SMALL + more) == 2
         assert "outputs are no numbers" in capsys.readouterr().err
 

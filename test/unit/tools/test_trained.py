@@ -78,6 +78,13 @@ def test_bare_weights_take_the_rest_from_beside_them(state, save, tmp_path):
         assert open_trained(path, "cpu").class_names is None
 
 
+def test_a_named_data_sets_clips_are_taken_with_its_classes(state, save):
+    found = open_trained(save(of_classes(state, 10)), "cpu", classes="motion10")
+    assert found.geometry[:4] == (8, 2, 2, 32) and named(found)[0] == "Boil" and len(found.notes) == 1
+    typed = open_trained(save(of_classes(state, 10)), "cpu", classes="motion10", fallback=SMALL)
+    assert typed.geometry.clip_length == 4
+
+
 @pytest.mark.parametrize("names", [5, "abc", ["a", "b"], ["a", "b", "c", "d"], None])
 def test_names_that_do_not_fit_the_classes_name_nothing(names, state, save):
     assert open_trained(save({"state_dict": state, "class_names": names, "config": SMALL}), "cpu").class_names is None
