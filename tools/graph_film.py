@@ -23,6 +23,7 @@ from tools.running import with_end
 
 TILE = 240  # pixels of a tile's height
 WIDEST = 4 * TILE
+LINE = 28  # pixels of a tile that its words take
 
 
 class Plan(NamedTuple):
@@ -111,8 +112,8 @@ class _Film:
         row, column = divmod(number, self._across)
         height, width = tile.shape[:2]
         tile = cv2.cvtColor(tile, cv2.COLOR_RGB2BGR)
-        for colour, thick in ((DARK, 4), (LIGHT, 1)):
-            cv2.putText(tile, words, (8, 22), FONT, 0.6, colour, thick, cv2.LINE_AA)
+        tile[:LINE] = cv2.convertScaleAbs(tile[:LINE], alpha=UNSEEN)
+        cv2.putText(tile, words, (8, LINE - 8), FONT, 0.6, LIGHT, 1, cv2.LINE_AA)
         self._canvas[row * height:(row + 1) * height, column * width:(column + 1) * width] = tile
 
 

@@ -76,7 +76,7 @@ def summary(sight: Sight, nodes: Sequence[int]) -> str:
     """A line on the whole unit."""
     if not sight.adds:
         return "this unit adds nothing to the features, as in a fresh network: its blocker's weights are zero"
-    return ("of %d nodes the %d that give back most; what the unit adds has %.0f %% of the size of the features; the "
+    return ("of %d nodes the %d that give back most; what the unit adds has %.3g %% of the size of the features; the "
             "nodes shown are told %.0f %% by one another, the rest by others" % (
                 len(sight.maps), len(nodes), 100 * sight.adds, 100 * among(sight, nodes)))
 

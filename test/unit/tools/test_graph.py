@@ -140,7 +140,7 @@ def test_a_maps_position_lies_where_the_network_looks():
     network = brightness_network(build_network(NAME, 3))
     network.conv1.max_pool = nn.AvgPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
     for name, unit in units_of(network).items():
-        clip = torch.ones(1, 3, 24, 192, 224, requires_grad=True)
+        clip = torch.ones(1, 3, 18, 96, 112, requires_grad=True)
         watched = []
         hook = unit.conv_proj.register_forward_hook(lambda part, inputs, output: watched.append(output))  # noqa: B023
         network(clip)
@@ -149,7 +149,7 @@ def test_a_maps_position_lies_where_the_network_looks():
         time, row, column = 5, height // 2, width // 2 - 1
         watched[0][0, 0, time, row, column].backward()
         share = clip.grad[0].abs().sum(0)
-        for axis, (place, full, size) in enumerate(((time, 24, frames), (row, 192, height), (column, 224, width))):
+        for axis, (place, full, size) in enumerate(((time, 18, frames), (row, 96, height), (column, 112, width))):
             line = share.sum([other for other in range(3) if other != axis]).double()
             middle = float((line * torch.arange(len(line)).double()).sum() / line.sum())
             assert middle == pytest.approx(place * stride_between(full, size), abs=0.02), (name, axis)
@@ -240,7 +240,7 @@ def test_pictures_films_and_numbers(checkpoint, tmp_path, capsys):
 def test_the_same_maps_whatever_the_network_did_before(checkpoint, tmp_path):
     clips = [np.random.RandomState(seed).randint(0, 255, (4, 32, 32, 3)).astype(np.uint8) for seed in range(3)]
     trained = open_trained(checkpoint, "cpu")
-    set_execution(trained.network, "folded")
+    set_execution(trained.network, "auto")
     seer = graph.Seer(trained, units_of(trained.network), torch.device("cpu"), 3)
     together = seer.look(clips)
     assert all(part.folded is None for part in trained.network.modules() if hasattr(part, "folded"))
