@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import warnings
 
 import pytest
 
@@ -17,10 +18,12 @@ PATIENCE = 90  # seconds for an answer, on a busy machine
 
 
 def find_browser():
-    """The browser's path; the test is skipped, with the reason, where there is none."""
+    """The browser's path; the test is skipped, and a warning in pytest's summary says so, where there is none."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        pytest.skip("NO BROWSER: the page is not opened; install one (Debian: apt-get install chromium)")
+        reason = "NO BROWSER: pages are not opened; install one (Debian: apt-get install chromium)"
+        warnings.warn(reason, stacklevel=2)
+        pytest.skip(reason)
     return found
 
 
@@ -30,12 +33,12 @@ class Browser:
     """
 
     def __init__(self, folder):
-        self._profile = tempfile.mkdtemp(dir=str(folder))
+        program, self._profile = find_browser(), tempfile.mkdtemp(dir=str(folder))
         pipes = os.pipe() + os.pipe()
         mine, self._answers = pipes[1], pipes[2]
         # Chromium takes what it is told from descriptor 3 and answers on 4; these here must be others.
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (pipes[0], pipes[3])]
-        words = ["bash", "-c", 'exec "$0" "$@" 3<&%d 4>&%d 2>/dev/null' % tuple(theirs), find_browser()]
+        words = ["bash", "-c", 'exec "$0" "$@" 3<&%d 4>&%d 2>/dev/null' % tuple(theirs), program]
         self._process = subprocess.Popen(words + FLAGS + ["--user-data-dir=" + self._profile, "about:blank"],
                                          pass_fds=theirs, stdout=subprocess.DEVNULL)
         for end in [pipes[0], pipes[3]] + theirs:
