@@ -1,6 +1,6 @@
 """Draws three twin films of the data set relations: `python benchmarks/relations_picture.py FILE.png`
 
-A row for each class, a column for each frame of a clip; arrows in the first column say where the discs' waves drift.
+A row for each class: the film's every second frame; rings in the first one say which two discs pulse.
 """
 import sys
 from pathlib import Path
@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dataset import relations
 
-GROUP, CLIP, SCALE, SHOWN, GAP, MARGIN = 3, 6, 4, 6, 6, 96  # which film; enlargement; frames; pixels
-ARROW = 16  # pixels of half an arrow
+GROUP, CLIP, SCALE, GAP, MARGIN = 3, 6, 3, 6, 96  # which film; enlargement; pixels
+COLOURS = ((220, 60, 40), (40, 110, 220))  # of the rings around the first and the second disc, in the first frame
 
 
 def picture() -> np.ndarray:
@@ -22,15 +22,11 @@ def picture() -> np.ndarray:
     rows = []
     for relation in relations.RELATIONS:
         scene = relations.make_scene(relation, GROUP, CLIP)
-        frames = relations.draw(scene)[:SHOWN * relations.INTERVAL:relations.INTERVAL]
+        frames = relations.draw(scene)[::relations.INTERVAL]
         large = [cv2.resize(frame, (side, side), interpolation=cv2.INTER_NEAREST) for frame in frames]
-        for disc in scene.discs:
-            if disc.direction is not None:
-                middle = (np.array(disc.centre) + 0.5) * SCALE
-                angle = disc.direction * np.pi / 2
-                way = ARROW * np.array([np.cos(angle), -np.sin(angle)])
-                ends = [tuple(int(round(value)) for value in point) for point in (middle - way, middle + way)]
-                cv2.arrowedLine(large[0], ends[0], ends[1], (255, 60, 30), 3, cv2.LINE_AA, tipLength=0.4)
+        for centre, colour in zip(scene.centres, COLOURS):
+            middle = tuple(int(round(value)) for value in (centre + 0.5) * SCALE)
+            cv2.circle(large[0], middle, int(round((relations.RADIUS + 1) * SCALE)), colour, 2, cv2.LINE_AA)
         words = np.full((side, MARGIN, 3), 255, np.uint8)
         cv2.putText(words, relation, (4, side // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
         gap = np.full((side, GAP, 3), 255, np.uint8)

@@ -27,6 +27,7 @@ from train.options import parse_options
 
 PROJECT = str(Path(__file__).resolve().parents[1])
 TRAIN = ["-m", "tools.study_train"]
+FREE = ("workers", "keep", "save_frequency", "save_every", "log_file", "log_samples", "data_root")  # change no result
 OURS = ("network", "random_seed", "model_dir", "task_name", "resume", "eval_only", "profile", "dry_run", "describe")
 
 
@@ -97,7 +98,7 @@ def check_same(trial: Trial, result: Dict[str, Any], wanted: Dict[str, Any]) -> 
     """ValueError where a finished run had other options than are wanted now, by field."""
     for name, value in wanted.items():
         had = result["config"].get(name)
-        if name not in OURS and had != value and str(had).lower() != str(value).lower():
+        if name not in OURS + FREE and had != value and str(had).lower() != str(value).lower():
             raise ValueError("%s was trained with --%s %s, not %s: give another folder, or remove that one"
                              % (trial.folder, name.replace("_", "-"), had, value))
 

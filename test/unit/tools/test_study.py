@@ -9,8 +9,8 @@ import time
 import pytest
 
 import train_model
-from network import NETWORKS
-from tools import study, study_report
+from network import NETWORKS, build_network
+from tools import study, study_report, study_train
 
 STUB = """
 import json, os, sys, time
@@ -40,6 +40,9 @@ TURNS = ["resnet50_3d_seed-1", "resnet50_3d_gcn_x5_seed-1", "resnet50_3d_seed-2"
 
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch):
+    for name in [name + "_QUARTER" for name in NETWORKS]:  # a study puts them there; the table is as before afterwards
+        monkeypatch.setitem(NETWORKS, name, None)
+        monkeypatch.delitem(NETWORKS, name)
     for name in ("RESNET50_3D", "RESNET50_3D_GCN_X5"):
         stages = tuple(stage._replace(blocks=1, mid=4, out=8 * (number + 1), temporal=(1,),
                                       glore_after=stage.glore_after[:1])
@@ -124,6 +127,23 @@ def test_a_signal_reaches_the_run_and_the_same_command_goes_on(stub, capsys):
     assert study.main(command(stub)) == 0
     assert order(stub) == TURNS[:1] + TURNS
     assert len((stub / TURNS[0] / "cost.jsonl").read_text().splitlines()) == 2
+
+
+def test_narrow_copies_have_a_quarter_of_the_channels():
+    study_train.add_quarters()
+    study_train.add_quarters()
+    narrow = [name for name in NETWORKS if name.endswith("_QUARTER")]
+    assert len(narrow) == 4 and not any(name.endswith("_QUARTER_QUARTER") for name in narrow)
+    wide, quarter = (NETWORKS[name].stages for name in ("RESNET101_3D_GCN_X5", "RESNET101_3D_GCN_X5_QUARTER"))
+    assert [4 * stage.mid for stage in quarter] == [stage.mid for stage in wide]
+    assert [stage._replace(mid=0, out=0) for stage in quarter] == [stage._replace(mid=0, out=0) for stage in wide]
+    assert build_network("RESNET101_3D_GCN_X5_QUARTER", 3).conv3.B01_extra.num_node == 32
+
+
+def test_what_changes_no_result_may_differ(stub):
+    assert study.main(command(stub)) == 0
+    assert study.main(command(stub, "--end-epoch", "3", "--workers", "7")) == 0
+    assert order(stub) == TURNS
 
 
 def test_real_runs(tiny_videos, tmp_path, monkeypatch, capsys):
