@@ -7,7 +7,7 @@ from soak_run import TASK, check, kill_all, newest, same, samples, wait_for
 
 from data.sample_order import SampleOrder
 
-CLIPS, PART, SIZE = 1000, 8, 8  # motion10's; an epoch is an eighth of them: 15 steps of 8 clips, five are left over
+CLIPS, PART, SIZE = 900, 9, 8  # motion10's; an epoch is a ninth of them: 12 steps of 8 clips, four are left over
 STEPS, FIRST = CLIPS // PART // SIZE, "checkpoints/t_step-00000005.pth"
 APART = 1e-3  # of the way that the weights went: the same gradients, added up in another order
 
@@ -34,7 +34,7 @@ def ran(runs, name, way):
 
 
 def check_samples(folder, processes):
-    """Each step has the clips that the seed says, so each clip of the epoch comes once, save the last five."""
+    """Each step has the clips that the seed says, so each clip of the epoch comes once, save the last four."""
     order = [int(row) for row in SampleOrder(1, CLIPS)(0)[:CLIPS // PART]]
     steps = samples(folder, processes)
     check(len(steps) == STEPS, "%d steps" % len(steps))

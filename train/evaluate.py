@@ -3,6 +3,7 @@
 N clip, V view (window of a clip), C channel, T frame, H, W, K class.
 """
 
+import math
 from typing import Any, Callable, Iterable, Iterator, Optional, Tuple
 
 import torch
@@ -63,6 +64,9 @@ def evaluate(model: nn.Module, batches: Iterable[Any], transform: Callable[[Any]
     if scores.unreadable:
         LOGGER.info("evaluation: %d of %d %s cannot be read; each counts as an error",
                     scores.unreadable, scores.total, "videos" if views == 1 else "windows")
+    if math.isnan(scores.loss):
+        LOGGER.info("evaluation: the loss of some videos is no number or above a million: the learning rate may be too "
+                    "high, or BatchNorm's statistics be of weights from before (--no-precise-bn, after few steps)")
     return scores
 
 
