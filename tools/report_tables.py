@@ -73,7 +73,7 @@ def tiles(run: RunData) -> Html:
 
 def say(value: Any) -> str:
     """A value of the configuration, in words."""
-    if value is None or value == "" or value == []:
+    if value in (None, "", [], ()):
         return "–"
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -3,6 +3,10 @@
 
 const ORDERS = [["label", "as numbered"], ["name", "by name"], ["worst", "lowest accuracy first"], ["alike", "confused classes side by side"]];
 
+function whenColoursChange(draw) {
+  for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", draw);
+}
+
 class Matrix {
   constructor(run, parent) {
     this.names = run.classes;
@@ -13,8 +17,9 @@ class Matrix {
     this.right = this.rows.map((row, label) => this.totals[label] ? (row.get(label) || 0) / this.totals[label] : 1);
     this.order = this.names.map((_, label) => label);
     this.build(parent);
+    this.draw();
     new ResizeObserver(() => this.draw()).observe(parent);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    whenColoursChange(() => this.draw());
   }
 
   build(parent) {
@@ -53,7 +58,7 @@ class Matrix {
       }));
     };
     paint();
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+    whenColoursChange(paint);
     make("span", {}, parent, "100 % of a class: right above, wrong below");
   }
 

@@ -139,11 +139,12 @@ def test_markup_is_escaped_unless_it_is_markup():
 
 
 def test_figures_stand_in_the_page(tmp_path):
-    folder = write_run(tmp_path / "t", steps=300, lr_base=0.025)
+    folder = write_run(tmp_path / "t", steps=300, lr_base=0.025, allow_change=[], workers=-1)
     result = json.loads((folder / "result.json").read_text())
     text = page_of(tmp_path, folder)
     for figure in ("%.2f" % result["accuracy_top1"], "18.5", "14 min", "2.00", "0.025", "--lr-base", "2.13.0"):
         assert figure in text
+    assert "2 options at their default" in text
     labels = [label for label in range(3) for _ in range(20)]
     assert sum(count for _, _, count in data_of(text)["runs"][0]["cells"]) == len(labels)
 

@@ -139,8 +139,10 @@ def test_it_fits_its_window_and_can_be_read(width, dark, show, tmp_path):
     ids = page.run("[...document.querySelectorAll('[id]')].map(element => element.id)")
     assert len(ids) == len(set(ids)) and page.run("document.querySelectorAll('h1').length") == 1
     assert page.run("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
-    assert page.run("getComputedStyle(document.body).backgroundColor") == (
-        "rgb(20, 23, 27)" if dark else "rgb(251, 251, 252)")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    assert page.run(colour) == ("rgb(20, 23, 27)" if dark else "rgb(251, 251, 252)")
+    page.shape(width, dark=dark, phone=width == PHONE, media="print")  # on white paper, whatever the screen was
+    assert page.run(colour) == "rgb(255, 255, 255)" and page.run(CONTRASTS) == []
 
 
 def test_no_code_of_a_file_runs(show, tmp_path):
