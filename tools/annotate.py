@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 import cv2
 import numpy as np
 
-from data.clip_readers import UnreadableClip, open_clip
+from data.clip_readers import UnreadableClip, open_capture, open_clip
 from data.sliding import Clock
 from tools.running import with_end
 
@@ -34,32 +34,60 @@ def annotate(path: str, kind: str, folder: str, captions: Sequence[Caption], rat
     """
     reader = open_clip(os.path.abspath(path), "rawframes" if kind == "flow" else kind)
     starts, clock = [caption.start for caption in captions], Clock(rate)
-    writer, part = None, ""
+    film = _Film(folder, rate)
     try:
         for number, frame in with_end(enumerate(_pictures(reader)), reader.num_frames, "frames annotated"):
             turn = max(0, bisect_right(starts, clock(number, reader.time)) - 1)  # the last caption that has begun
-            picture = caption_picture(frame, captions[turn].top)
-            if writer is None:
-                writer, part = _open_writer(folder, rate, picture.shape[1], picture.shape[0])
-            writer.write(picture)
+            film.write(caption_picture(frame, captions[turn].top))
     except UnreadableClip:
-        if writer is None:
+        if not film.frames:
             raise
     except BaseException:  # Ctrl-C too
-        _release(writer)
-        if part:
-            os.unlink(part)
+        film.drop()
         raise
-    _release(writer)
-    ending = os.path.splitext(part)[1]
-    target = free_name(folder, path, [ending for ending, _ in CODINGS]) + ending
-    os.replace(part, target)
-    return target
+    return film.finish(path)
 
 
-def _release(writer: Any) -> None:
-    if writer is not None:
-        writer.release()
+class _Film:
+    """A film in a folder, under a name that hides it until it is whole."""
+
+    def __init__(self, folder: str, rate: float) -> None:
+        self.folder, self.rate = folder, rate
+        self.frames, self.part = 0, ""
+        self._writer: Any = None
+
+    def write(self, picture: np.ndarray) -> None:
+        if self._writer is None:
+            self._writer, self.part = _open_writer(self.folder, self.rate, picture.shape[1], picture.shape[0])
+        self._writer.write(picture)
+        self.frames += 1
+
+    def drop(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            os.unlink(self.part)
+
+    def finish(self, path: str) -> str:
+        """Gives it the name of the video at `path`. OSError where it is not whole: OpenCV says nothing of a full disk.
+        """
+        self._writer.release()
+        if _stated_frames(self.part) < self.frames:
+            os.unlink(self.part)
+            raise OSError("--annotate %s: the copy of %s cannot be written whole; see that the disk has room"
+                          % (self.folder, path))
+        ending = os.path.splitext(self.part)[1]
+        target = free_name(self.folder, path, [ending for ending, _ in CODINGS]) + ending
+        os.replace(self.part, target)
+        return target
+
+
+def _stated_frames(path: str) -> int:
+    """How many frames the head of a film speaks of; 0 where it cannot be opened."""
+    try:
+        with open_capture(path) as capture:
+            return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    except UnreadableClip:
+        return 0
 
 
 def _pictures(reader: Any) -> Iterator[np.ndarray]:

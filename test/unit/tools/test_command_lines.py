@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dataset.options import CommandParser
+from tools.running import command_code
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = sorted("%s.%s" % (path.parent.name, path.stem) for room in ("dataset", "tools")
@@ -83,6 +84,13 @@ def test_the_help_is_the_docstrings(parser, capsys):
     code, out, _ = ended(parser.read, ["-h"], capsys)
     assert code == 0 and "Does something.\n\nAnd more.\n" in out
     assert out.endswith("examples:\n    python -m tools.some a.mp4 --json FILE\n")
+
+
+def test_a_reader_that_died_is_said_with_its_remedy(capsys):
+    def died():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    assert command_code(died) == 2 and "error: a process that reads videos has died" in capsys.readouterr().err
 
 
 TALKS = """

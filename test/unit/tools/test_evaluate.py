@@ -127,6 +127,8 @@ def test_late_fusion_of_two_files(run, tmp_path, capsys):
     assert found["num_videos"] == 9 and "late fusion" in found["protocol"] and found["weights"] == [1, 3]
     one, two, both = (read_scores(path).scores for path in files + [str(tmp_path / "c.npz")])
     assert np.abs(both - (one + 3 * two) / 4).max() < 1e-6
+    options = evaluate.parse(["--fuse", *files, "--scores", str(tmp_path / "d.npz")])
+    assert evaluate.late_fusion(options, writes=False)["num_videos"] == 9 and not (tmp_path / "d.npz").exists()
 
 
 def test_the_references_protocol_says_what_it_may_stand_beside(run, tmp_path, capsys):

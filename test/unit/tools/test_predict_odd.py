@@ -148,6 +148,28 @@ def test_stopped_half_way_no_half_file_stays(checkpoint, tmp_path, monkeypatch, 
     assert "a.avi  " in said.out and "interrupted" in said.err and "Traceback" not in said.err
 
 
+def test_a_copy_that_is_not_whole_is_an_error_and_goes(checkpoint, tmp_path, monkeypatch, capsys):
+    write_video(tmp_path / "a.avi", 1)
+    open_writer = annotate._open_writer
+
+    class FullDisk:
+        def __init__(self, *args):
+            self.writer, self.path = open_writer(*args)
+            self.write = self.writer.write
+
+        def release(self):  # OpenCV says nothing
+            self.writer.release()
+            os.truncate(self.path, os.path.getsize(self.path) // 2)
+
+    def opened(*args):
+        writer = FullDisk(*args)
+        return writer, writer.path
+
+    monkeypatch.setattr(annotate, "_open_writer", opened)
+    assert predict.main([checkpoint, str(tmp_path / "a.avi"), "--annotate", str(tmp_path / "out")] + SMALL) == 2
+    assert "see that the disk has room" in capsys.readouterr().err and not os.listdir(str(tmp_path / "out"))
+
+
 def test_a_strip_of_pixels_is_not_blown_up_beyond_use():
     class Strip:
         num_frames = 1
