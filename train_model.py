@@ -38,7 +38,7 @@ from train.bad_steps import BadSteps, NotFinite
 from train.config import OptionError, TrainConfig, describe_config, resolve_config, steps_from
 from train.ema import AveragedWeights
 from train.gradient_norm import GradientNorm
-from train.log import LOGGER, log_to, stop_logging
+from train.log import LOGGER, log_to, note_failure, stop_logging
 from train.loop import Slots, Trainer
 from train.metrics import Scores
 from train.optim import build_sgd, parameter_groups
@@ -275,6 +275,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def _fail(message: str) -> int:
     print("error: " + message, file=sys.stderr)
+    note_failure("error: " + message)
     return USER_ERROR
 
 

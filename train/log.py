@@ -53,6 +53,14 @@ def log_to(path: Path) -> None:
             logger.addHandler(file)
 
 
+def note_failure(message: str) -> None:
+    """A last line for the log file alone: why the run ends, which has been printed."""
+    record = LOGGER.makeRecord(LOGGER.name, logging.ERROR, __file__, 0, message, (), None)
+    for handler in LOGGER.handlers:
+        if isinstance(handler, _LogFile):
+            handler.handle(record)
+
+
 def stop_logging() -> None:
     """Closes the log file; nothing is written any more."""
     for logger in _loggers():
