@@ -9,7 +9,9 @@ from data.sample_order import SampleOrder
 
 CLIPS, PART, SIZE = 900, 9, 8  # motion10's; an epoch is a ninth of them: 12 steps of 8 clips, four are left over
 STEPS, FIRST = CLIPS // PART // SIZE, "checkpoints/t_step-00000005.pth"
-APART = 1e-3  # of the way that the weights went: the same gradients, added up in another order
+# How far weights may be apart in the end, as a share of the way that they went: two gradients have one sum, eight have
+# another one in another order, and at 32 pixels a rounding grows a hundredfold in a step.
+APART = {"8-4-1": 0.2, "1-2-1": 0.0}
 
 
 def ran(runs, name, way):
@@ -66,7 +68,7 @@ def other_processes(runs, options):
         cut = ran(runs, name, [(processes, more) for processes in way])
         check(equal(whole, cut, FIRST), "%s: the first part is another" % name)
         found.append("%s: weights %.1e of their way apart" % (name, distance(whole, cut)))
-        check(distance(whole, cut) < APART, found[-1])
+        check(distance(whole, cut) <= APART[name], found[-1])
     return "every clip once; " + ", ".join(found)
 
 

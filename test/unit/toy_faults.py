@@ -104,10 +104,16 @@ def stopped_among_two(out):
 
 
 def fewer_processes(out):
-    """Eight processes, then four, then one: the steps keep their clips."""
+    """Eight processes, then four, then one: the steps keep their clips, and the weights become the same but for the
+    order in which gradients are added up.
+    """
+    several(out / "whole", 8, batch_size=1)
     codes = several(out / "run", 8, batch_size=1, last_step=2) + several(
         out / "run", 4, batch_size=1, last_step=5, resume="auto") + several(out / "run", batch_size=1, resume="auto")
-    return {"codes": codes, "samples": lost_or_twice(out / "run", 8, 8)}
+    whole, found = (torch.load(str(out / name / "model.pth")) for name in ("whole", "run"))
+    return {"codes": codes, "samples": lost_or_twice(out / "run", 8, 8),
+            "apart": max(float((value - found[name]).abs().max()) for name, value in whole.items()
+                         if value.is_floating_point())}
 
 
 def killed(out):
