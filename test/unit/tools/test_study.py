@@ -2,9 +2,11 @@
 import json
 import math
 import os
+import shlex
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +178,21 @@ def test_the_interval_is_of_the_pairs():
     assert [round(value, 4) for value in row["interval"]] == [round(2 - half, 4), round(2 + half, 4)]
     assert study_report.sentence(row).endswith("no difference is shown")
     assert "no seed is finished of both" in study_report.sentence(study_report.difference(rows[:3], "A", "B"))
+
+
+def test_the_benchmarks_command_is_a_study(tmp_path):
+    """What benchmarks/does_glore_help.sh hands over, its variables filled in."""
+    text = (Path(study.PROJECT) / "benchmarks" / "does_glore_help.sh").read_text(encoding="utf-8")
+    command = text[text.index("tools.study ") + 12:].replace("\\\n", "").replace('"$@"', "--max-steps 2")
+    for name, value in (("$out", str(tmp_path)), ("$width", "_QUARTER"), ("$data", "relations"),
+                        ("${SEEDS:-3}", "3")):
+        assert name in command
+        command = command.replace(name, value)
+    options = study.parse(shlex.split(command))
+    assert [(trial.network, trial.seed) for trial in study.plan(options)][:3] == [
+        ("RESNET50_3D_QUARTER", 1), ("RESNET50_3D_GCN_X5_QUARTER", 1), ("RESNET50_3D_QUARTER", 2)]
+    typed = study.typed_options(options.training)
+    assert typed["dataset"] == "relations" and typed["lr_steps"] == ["80%", "95%"] and typed["max_steps"] == 2
 
 
 def test_help_shows_an_example(capsys):
