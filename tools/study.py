@@ -56,7 +56,7 @@ class Trial(NamedTuple):
 
 
 class Stopped(Exception):
-    """A run was asked to stop, and has saved."""
+    """A run was asked to stop."""
 
 
 def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -116,7 +116,10 @@ def train(trial: Trial, training: Sequence[str]) -> None:
     process = subprocess.Popen([sys.executable] + TRAIN + arguments(trial, training),
                                env=dict(os.environ, PYTHONPATH=paths))
 
+    asked: List[int] = []
+
     def pass_on(number: int, _: Optional[FrameType]) -> None:
+        asked.append(number)
         if number == signal.SIGTERM:  # Ctrl-C reaches both of us by itself
             process.send_signal(number)
 
@@ -131,7 +134,7 @@ def train(trial: Trial, training: Sequence[str]) -> None:
         with (trial.folder / "cost.jsonl").open("a", encoding="utf-8") as file:
             seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
             file.write(json.dumps({"processor_seconds": round(seconds, 2), "exit_code": code}) + "\n")
-    if code in (0, INTERRUPTED) and trial.result() is None:
+    if asked or code in (0, INTERRUPTED) and trial.result() is None:
         raise Stopped
     if code:
         raise ValueError("%s, seed %d: train_model.py ended with exit code %d; what it says stands above and in %s"

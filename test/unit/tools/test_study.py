@@ -111,7 +111,10 @@ def test_a_damaged_result_and_a_failing_run(stub, capsys):
     assert "result.json is damaged" in capsys.readouterr().err
 
 
-def test_a_signal_reaches_the_run_and_the_same_command_goes_on(stub, capsys):
+@pytest.mark.parametrize("dies_of_it", [False, True])  # as train_model.py does before it listens and after its end
+def test_a_signal_reaches_the_run_and_the_same_command_goes_on(stub, capsys, tmp_path, dies_of_it):
+    if dies_of_it:
+        (tmp_path / "stub.py").write_text(STUB.replace("signal.signal(", "(lambda *_: None)("))
     stub.mkdir()
     (stub / "hang").touch()
 
