@@ -71,7 +71,7 @@ MOTION10_DEFAULTS: Dict[str, Any] = {
     'pretrained': False, 'eval_batch_size': 50, 'precise_bn': False,
 }
 RELATIONS_DEFAULTS = dict(MOTION10_DEFAULTS, clip_length=4, train_frame_interval=relations.INTERVAL,
-                          val_frame_interval=relations.INTERVAL, end_epoch=8)
+                          val_frame_interval=relations.INTERVAL, lr_base=0.005, lr_steps=('80%', '95%'))
 _SPECS = (
     DatasetSpec(
         name='UCF101', aliases=('ucf-101', 'ucf_101'), default_root='dataset/UCF101/raw',
