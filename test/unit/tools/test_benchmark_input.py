@@ -37,7 +37,7 @@ def test_rows_for_scripts(tmp_path, capsys):
     assert {row["of"] for row in rows} <= {"floor", "jpeg_floor", "workers_1"}
     assert all(row["clips_per_second"] > 0 and row["ratio"] > 0 for row in rows)
     out = capsys.readouterr().out
-    assert "films of 128x96, 72 frames" in out and "| video_eval |" in out
+    assert "films of 64x48, 30 frames" in out and "| video_eval |" in out
     if hasattr(os, "sched_getaffinity"):
         assert sorted(os.sched_getaffinity(0)) == benchmark_input.AVAILABLE
 
