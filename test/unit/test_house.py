@@ -157,3 +157,8 @@ def test_a_planted_collective_of_one_rank_is_found():
     assert _collectives_of_one_rank("if ranks.rank == 0:\n    x()\n    barrier(d)\nbarrier(d)") == [3]
     behind = "def f(self):\n    if not self.writes:\n        return\n    self.run.evaluate()"
     assert _collectives_of_one_rank(behind) == [4]
+
+
+def test_no_two_test_files_share_a_name():
+    names = [path.name for path in ROOT.glob("test/unit/**/*.py")]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
