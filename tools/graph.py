@@ -12,7 +12,6 @@ The top nodes are those that give back most in this clip: size of the map (root 
 what the node gives back to a position of weight 1. A video that cannot be read is named and left out.
 """
 import argparse
-import json
 import os
 import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -34,6 +33,7 @@ from tools.items import Item, find_items
 from tools.outputs import check_writable, make_folder, shown, write_whole
 from tools.predictor import numbers
 from tools.running import Machine, Runner, Views, clear_line, command_code, with_end
+from tools.timing import write_json
 from tools.trained import Trained, add_checkpoint_options, geometry_typed, open_trained
 from train import device as devices
 from train.config import DEVICES
@@ -227,11 +227,7 @@ def run(options: argparse.Namespace) -> int:
         print(line_of(found), file=sys.stderr if options.json == "-" else sys.stdout, flush=True)
     ordered = [records[place] for place in sorted(records)]
     if options.json:
-        text = json.dumps(ordered) + "\n"
-        if options.json == "-":
-            print(text, end="")
-        else:
-            write_whole(options.json, text.encode("utf-8"))
+        write_json(options.json, ordered, indent=None)  # maps are long lists of numbers
     broken = sum("error" in found for found in ordered)
     if broken:
         print("%d of %d videos cannot be looked at" % (broken, len(ordered)), file=sys.stderr)

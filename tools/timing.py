@@ -55,9 +55,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| %s |" % " | ".join(line) for line in lines)
 
 
-def write_json(path: str, content: Any) -> None:
+def write_json(path: str, content: Any, indent: Optional[int] = 2) -> None:
     """A list of rows, or whatever else JSON can hold, as a file that is whole or not there; - is standard output."""
-    text = json.dumps(content, indent=2) + "\n"
+    text = json.dumps(content, indent=indent) + "\n"
     if path == "-":
         print(text, end="", flush=True)
     else:
