@@ -119,19 +119,26 @@ class ClipLoader(DataLoader):
     """A DataLoader of ClipBatches that leaves torch's global generator as it was, and can be closed."""
 
     _iterator: Any = None  # where torch keeps persistent workers
+    _pass: Any = None  # torch's iterator of the latest pass
 
     def __iter__(self) -> Any:
+        if self._iterator is None:
+            self.close()
         try:
             with torch.random.fork_rng(devices=[]):
-                batches = super().__iter__()
+                self._pass = batches = super().__iter__()
         except OSError as error:
             raise OSError(error.errno, "processes that read videos cannot be started (%s): where there is no room, "
                           "enlarge /dev/shm, or take --workers 0" % error.strerror)
         return (batch.open() if isinstance(batch, BatchInRoom) else batch for batch in batches)
 
     def close(self) -> None:
-        """Ends the worker processes now; in a garbage collection each would wait out a timeout of seconds."""
-        self._iterator = None
+        """Ends the worker processes now. Left to a garbage collection, each waits out a timeout of seconds, and on
+        PyTorch 1.5 may wait for ever: the collector closes the workers' queues before they are told to end.
+        """
+        latest, self._pass, self._iterator = self._pass, None, None
+        if hasattr(latest, "_shutdown_workers"):
+            latest._shutdown_workers()
 
 
 def train_loader(dataset: ClipDataset, sampler: Any, workers: int, pin_memory: bool) -> ClipLoader:

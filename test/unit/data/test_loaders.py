@@ -1,4 +1,6 @@
 """Order, shards and loaders: the same clips on any number of workers and ranks, and after a resume."""
+import gc
+import multiprocessing
 import os
 import random
 
@@ -235,6 +237,23 @@ def test_memory_and_open_files_stay_as_they_are():
     loader.close()
     assert max(files for _, files in looks[2:]) <= looks[2][1] + 2  # workers that start anew differ by a pipe
     assert max(resident for resident, _ in looks[2:]) < looks[2][0] + 8  # MiB
+
+
+def test_a_pass_that_was_given_up_leaves_no_process_and_nothing_for_the_garbage_collector():
+    before = set(multiprocessing.active_children())
+    loader = train_loader(training(), TrainSampler(26, 2, 0, 1, 5), 2, False)
+    batches = iter(loader)
+    next(batches)
+    kept = [batches]
+    kept.append(kept)  # as the traceback of an error keeps it
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    loader.close()
+    assert set(multiprocessing.active_children()) == before
+    del batches, kept
+    gc.collect()
+    assert len(list(loader)) == len(loader)  # a closed loader starts anew
+    loader.close()
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_an_empty_shard():
