@@ -29,6 +29,7 @@ from train import checkpoint, distributed  # noqa: E402
 from train.log import stop_logging  # noqa: E402
 
 STEPS, STEPS_OF_TWO = 10, 3  # in one process, in two
+TEST_MINUTES = 40  # the unit tests of a lane take half of it on two cores
 GROUPS, CLIPS = (1, 8, 9), (1, 2)  # of motion10: 20 videos to test with, 40 to train with
 FORMATS = {"new.pth": True, "legacy.pth": False}  # torch.save's two formats
 OPTIONS = ("--dataset motion10 --crop-size 32 --batch-size 4 --workers 1 --device cpu --opt-level O0 --lr-base 0.001 "
@@ -54,13 +55,14 @@ def tests(out, data, arguments):
     """The unit tests; how many passed, failed and were skipped, in pytest's own words."""
     if (out / "tested").exists():
         return "tested before"
-    command = [sys.executable, "-m", "pytest", "test/unit", "-p", "no:cacheprovider", "-rs", "--basetemp",
+    command = [sys.executable, "-u", "-m", "pytest", "test/unit", "-p", "no:cacheprovider", "-rs", "--basetemp",
                str(out / "scratch" / "tests")]
-    done = subprocess.run(command + arguments, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          universal_newlines=True)
-    (out / "tests.log").write_text(done.stdout, encoding="utf-8")
-    last = done.stdout.strip().splitlines()[-1].strip("= ")
-    assert done.returncode == 0, "unit tests: %s; see %s" % (last, out / "tests.log")
+    log = out / "tests.log"
+    with log.open("w", encoding="utf-8") as written:
+        done = subprocess.run(command + arguments, cwd=str(ROOT), stdout=written, stderr=subprocess.STDOUT,
+                              timeout=TEST_MINUTES * 60)
+    last = log.read_text(encoding="utf-8").strip().splitlines()[-1].strip("= ")
+    assert done.returncode == 0, "unit tests: %s; see %s" % (last, log)
     return last.split(" in ")[0]
 
 
