@@ -43,7 +43,7 @@ from train.video_scores import VideoScores, VideoTable
 from train.whereabouts import HERE
 
 PUBLISHED = 92.39  # top-1 in percent, UCF-101, split 1
-OF_FUSION = ("fuse", "weights", "json", "scores", "confusion", "device", "workers")  # what --fuse takes
+OF_FUSION = ("fuse", "weights", "json", "scores", "confusion", "device", "workers", "dist_timeout")  # what --fuse takes
 SHOWN = 25  # classes in the printed table; of more, those with the lowest accuracy
 
 

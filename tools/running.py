@@ -30,7 +30,7 @@ from train import device as devices
 from train import distributed
 from train.amp import Precision
 from train.amp_choice import build_precision
-from train.config import AMP_DTYPES, DEVICES, EXECUTIONS, OPT_LEVELS, TrainConfig
+from train.config import AMP_DTYPES, DEVICES, EXECUTIONS, OPT_LEVELS, TrainConfig, check_dist_timeout
 from train.evaluate import each_batch, evaluate
 from train.log import stop_logging
 from train.metrics import Scores
@@ -83,6 +83,8 @@ def add_running_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--amp-dtype", type=str.lower, default="auto", choices=AMP_DTYPES, help="half type [auto]")
     group.add_argument("--execution", type=str.lower, default="auto", choices=EXECUTIONS,
                        help="how the network computes [auto]")
+    group.add_argument("--dist-timeout", type=float, default=TrainConfig.dist_timeout, metavar="SECONDS",
+                       help="of several processes, how long one waits for the others before it ends [%(default)g]")
 
 
 def views_of(options: argparse.Namespace) -> Views:
@@ -153,9 +155,10 @@ def start_machine(options: argparse.Namespace) -> Machine:
     if options.batch_size < 0 or options.workers < -1:
         raise ValueError("--batch-size takes 1 or more, --workers 0 or more (-1: by the number of cores)")
     check_execution(options.execution)
+    check_dist_timeout(options.dist_timeout)
     ranks = distributed.read_ranks("WORLD_SIZE" in os.environ)
     device = devices.choose_device(options.device, ranks.local_rank)
-    distributed.start(ranks, devices.BACKEND_OF[device.type], "env://", TrainConfig.dist_timeout)
+    distributed.start(ranks, devices.BACKEND_OF[device.type], "env://", options.dist_timeout)
     level = options.opt_level or ("O2" if options.amp else "O0")
     if level == "O0" and options.amp_dtype in ("fp16", "bf16"):
         raise ValueError("--amp-dtype %s without --amp: that is fp32; add --amp or drop it" % options.amp_dtype)

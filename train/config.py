@@ -162,8 +162,7 @@ class TrainConfig:
                 raise OptionError("%s %s: takes one of %s" % (option_name(row.name), value, ", ".join(choices)))
         if not self.lr_base > 0:
             raise OptionError("--lr-base %s: must be above 0" % self.lr_base)
-        if not 0 < self.dist_timeout < 1e6:
-            raise OptionError("--dist-timeout %s: takes seconds, above 0 and below a million" % self.dist_timeout)
+        check_dist_timeout(self.dist_timeout)
         if self.random_seed >= 2**32:
             raise OptionError("--random-seed %s: takes 0 to 4294967295" % self.random_seed)
         if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
@@ -241,6 +240,12 @@ def _check_mixing(config: TrainConfig) -> None:
 def option_name(field_name: str) -> str:
     """`lr_base` -> `--lr-base`."""
     return "--" + field_name.replace("_", "-")
+
+
+def check_dist_timeout(seconds: float) -> None:
+    """OptionError where --dist-timeout is no time to wait."""
+    if not 0 < seconds < 1e6:
+        raise OptionError("--dist-timeout %s: takes seconds, above 0 and below a million" % seconds)
 
 
 def _at_least(config: TrainConfig, name: str, least: int) -> None:

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import socket
 
 import numpy as np
 import pytest
@@ -109,6 +110,16 @@ def test_two_processes_count_as_one(run, tmp_path):
                   - read_scores(str(tmp_path / "one.npz")).scores).max() < 1e-6
 
 
+def test_a_process_that_nobody_joins_ends_with_a_word(run, monkeypatch, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port).items():
+        monkeypatch.setenv(name, str(value))
+    assert evaluate.main([str(run / "model.pth"), "--device", "cpu", "--dist-timeout", "1"]) == 2
+    assert "rank 0 of 2 did not meet the others within --dist-timeout 1 seconds" in capsys.readouterr().err
+
+
 def test_json_on_standard_output_has_it_to_itself(run, capsys):
     assert evaluate.main([str(run / "model.pth"), "--json", "-", "--device", "cpu", "--workers", "0"]) == 0
     said = capsys.readouterr()
@@ -149,7 +160,8 @@ def test_the_references_protocol_says_what_it_may_stand_beside(run, tmp_path, ca
     (["--fuse", "none.npz", "--protocol", "reference"], "--protocol says how"),
     (["{run}/model.pth", "--weights", "1"], "--weights 1"),
     (["{run}/model.pth", "--classes", "nothing"], "--classes nothing"), (["{run}/t.txt"], "t.txt"),
-    (["{run}/model.pth", "--amp-dtype", "bf16"], "--amp-dtype bf16")])
+    (["{run}/model.pth", "--amp-dtype", "bf16"], "--amp-dtype bf16"),
+    (["{run}/model.pth", "--dist-timeout", "0"], "--dist-timeout 0")])
 def test_what_the_user_can_mend_ends_with_code_2_and_a_word(options, words, run, capsys):
     (run / "t.txt").write_text("text")
     assert evaluate.main([word.format(run=run) for word in options]) == 2
