@@ -1,13 +1,16 @@
 """A function over many tasks in several processes, where a task may crash its process or never end: that costs the
 one task, and its process is replaced.
 """
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from multiprocessing import connection
 from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
+PR_SET_PDEATHSIG = 1  # prctl's
 LOOK_UP = 1.0  # seconds after which an idle process looks whether its parent still lives
 
 
@@ -79,6 +82,8 @@ class _Helper:
 
 def _serve(function: Callable[[Any], Any], pipe: connection.Connection, parent: int, own: Sequence[IO[bytes]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    if sys.platform.startswith('linux'):  # killed with the parent: what it is writing is in the way of the next run
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for file in own:
         file.close()
     try:

@@ -1,7 +1,10 @@
 """Tasks in several processes: one that crashes or hangs costs itself alone."""
+import multiprocessing
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +51,26 @@ def test_leaving_early_ends_the_processes():
 
 def test_no_task():
     assert list(run_all(_do, [], 4, 1.0)) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a helper ends when its task has")
+def test_helpers_of_a_killed_process_end_in_the_middle_of_a_task(tmp_path):
+    def started(_):
+        (tmp_path / "pid.part").write_text(str(os.getpid()))
+        os.rename(str(tmp_path / "pid.part"), str(tmp_path / "pid"))
+        time.sleep(600)
+
+    parent = multiprocessing.get_context("fork").Process(target=lambda: list(run_all(started, ["task"], 1, 600)))
+    parent.start()
+    while not (tmp_path / "pid").exists():
+        assert parent.is_alive()
+        time.sleep(0.01)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join()
+    helper = int((tmp_path / "pid").read_text())
+    for _ in range(500):
+        if _gone(helper) or Path("/proc/%d/stat" % helper).read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.01)
+    os.kill(helper, signal.SIGKILL)
+    raise AssertionError("the helper works on")
