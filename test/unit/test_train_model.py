@@ -30,7 +30,10 @@ def run(videos, out, *options, code=0):
     """Runs the job in this process; returns the run's folder."""
     found = train_model.main(SMALL + ["--data-root", str(videos), "--model-dir", str(out)] + list(options))
     assert found == code
-    return Path(str(out)) / "t"
+    folder = Path(str(out)) / "t"
+    if code == 0 and (folder / "train.log").exists():  # code 0, but weights of some step before the end
+        assert "stopped by" not in (folder / "train.log").read_text(), "somebody sent this process a signal"
+    return folder
 
 
 def losses(folder):
