@@ -73,9 +73,10 @@ def main(logs, names):
             facts, read, complete[-1])
         for text in wrong:
             print("FAIL: %s: %s" % (head, text))
-        if "tests" in (facts or {}).get("errors", {"tests": ""}) and (logs / name / "tests.log").exists():
-            failed = (logs / name / "tests.log").read_text(encoding="utf-8", errors="replace").splitlines()
-            print("\n".join(line for line in failed if line.startswith(("E  ", "____", "FAILED", "Timeout", "  File"))))
+        log = logs / name / "tests.log"
+        if wrong and log.exists():
+            said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            print("\n".join(line for line in said if line.startswith(("E  ", "____", "FAILED", "Timeout", "  File"))))
         verdicts.append("fail" if wrong else "pass")
         middle = "no results" if facts is None else summary(facts, read, complete[-1])
         lines.append("%s  %s  %s" % (head, middle, verdicts[-1]))

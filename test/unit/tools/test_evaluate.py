@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import socket
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from data.transforms import EvalTransform
 from tools import evaluate
 from tools.scores import read_scores
 from train import distributed
+from train.launch import free_port
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +111,8 @@ def test_two_processes_count_as_one(run, tmp_path):
 
 
 def test_a_process_that_nobody_joins_ends_with_a_word(run, monkeypatch, capsys):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port).items():
+    alone = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
+    for name, value in alone.items():
         monkeypatch.setenv(name, str(value))
     assert evaluate.main([str(run / "model.pth"), "--device", "cpu", "--dist-timeout", "1"]) == 2
     assert "rank 0 of 2 did not meet the others within --dist-timeout 1 seconds" in capsys.readouterr().err
