@@ -2,5 +2,5 @@
 import os
 
 # Both are read when torch is loaded, and train_model.py says why.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
