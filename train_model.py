@@ -26,7 +26,7 @@ from data.streams import ClipGeometry, ClipStreams, Share
 from dataset.progress import INTERRUPTED, USER_ERROR, usable_cores
 from dataset.specs import DatasetSpec, VideoSet, find_dataset, load_videos, published_names
 from network import NETWORKS, build_network, find_network, flops
-from network.execution import set_execution
+from network.execution import check_cuda_graphs, check_execution, set_execution
 from network.recomputation import set_recomputation
 from network.resnet3d import check_clip_size, last_positions
 from network.weights import find_weights_file
@@ -59,6 +59,7 @@ from train.whereabouts import HERE, LOST
 def check_before_data(config: TrainConfig) -> None:
     """What can be found wrong before any data is touched: the network's name, the clip's size, the weight files."""
     spec = find_network(config.network)
+    check_execution(config.execution)
     check_clip_size(config.clip_length, config.crop_size, config.crop_size)
     values = config.batch_size * last_positions(config.clip_length, config.crop_size, config.crop_size)
     if values < 2 and not config.eval_only:
@@ -102,8 +103,9 @@ def build_trainer(config: TrainConfig, num_classes: int, runtime: Runtime, strea
     network.to(runtime.device)
     set_recomputation(network, config.activation_checkpointing)
     precision = choose_precision(config, runtime.device)
-    execution = set_execution(network, config.execution, precision.half)
-    LOGGER.info("execution %s, %s", execution, devices.memory_settings())
+    execution = set_execution(network, config.execution, precision.half, config.cuda_graphs)
+    LOGGER.info("execution %s%s, %s", execution, " as CUDA graphs" if config.cuda_graphs else "",
+                devices.memory_settings())
     LOGGER.info("%s", precision.description)
     parameters = precision.prepare(network)
     total = streams.steps_per_epoch * config.end_epoch
@@ -223,6 +225,8 @@ def compose(argv: Sequence[str]) -> Optional[Job]:
             print(flops.describe(build_network(name, num_classes, channels=channels), shape) + "\n", flush=True)
         return None
     runtime = start_runtime(config, usable_cores())
+    if config.cuda_graphs:
+        check_cuda_graphs(runtime.device.type)
     if config.dry_run:
         choose_precision(config, runtime.device)
         load_videos(spec, config.data_root, config.split, config.source, config.modality)

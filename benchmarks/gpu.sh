@@ -11,6 +11,7 @@ out=${1:-$(mktemp -d)}
 device=${DEVICE:-cuda} end=$((SECONDS + ${LIMIT:-600})) failed=0
 read -r -a size <<<"${SIZE:-}"
 read -r -a batches <<<"${BATCHES:-64 128 32}"
+graphs=; [ "$device" = cpu ] || graphs=,compiled-graphs-O2
 read -r -a items <<<"${ITEMS:-step infer whole tests options motion10}"
 mkdir -p "$out"
 "$python" -c 'import sys, torch; sys.exit(0 if sys.argv[1] == "cpu" or torch.cuda.is_available() else "benchmarks/gpu.sh: torch sees no CUDA GPU here")' "$device"
@@ -26,10 +27,13 @@ bench() { # NAME SECONDS SUBCOMMAND OPTIONS...
 }
 step() {
   bench step 180 step --batch-size "${batches[0]}" --rounds "${ROUNDS:-9}" \
-    --variants "${VARIANTS:-strict,tf32,compiled,channels-last,O1,O2,O3,channels-last-O2,compiled-O2,compiled-O1}"
-  for batch in "${batches[@]:1}"; do bench "step_$batch" 70 step --batch-size "$batch" --rounds 9 --variants O2,compiled-O2,channels-last-O2; done
+    --variants "${VARIANTS:-strict,tf32,compiled,channels-last,O1,O2,O3,channels-last-O2,compiled-O2,compiled-O1$graphs}"
+  for batch in "${batches[@]:1}"; do bench "step_$batch" 70 step --batch-size "$batch" --rounds 9 --variants "O2,compiled-O2,channels-last-O2$graphs"; done
 }
-infer() { bench infer 90 infer --batch-size "${batches[0]}" --rounds "${ROUNDS:-9}" --variants "${VARIANTS:-strict,tf32,compiled,O2,channels-last-O2,compiled-O2}"; }
+infer() {
+  bench infer 90 infer --batch-size "${batches[0]}" --rounds "${ROUNDS:-9}" \
+    --variants "${VARIANTS:-strict,tf32,compiled,O2,channels-last-O2,compiled-O2$graphs}"
+}
 whole() {
   for source in packed video; do
     bench "whole_$source" 80 end-to-end --source "$source" --batch-size "${batches[0]}" --steps "${STEPS:-20}" --rounds "${PASSES:-2}" --variants "${WHOLE:-compiled-O2}"
@@ -39,7 +43,7 @@ options() { # what accumulating, clipping, averaging and recomputing cost
   run options 60 "$python" -m tools.benchmark_options --device "$device" --batch-size "${batches[${#batches[@]} - 1]}" --opt-level O2 "${size[@]}" \
     --json "$out/options.json"
 }
-tests() { run tests 60 "$python" -m pytest -m gpu test/unit -p no:cacheprovider; }
+tests() { run tests 150 "$python" -m pytest -m gpu test/unit -p no:cacheprovider; }
 motion10() {
   for level in O2 nccl O0 O1 O3; do
     local launcher=() options=(--opt-level "$level")

@@ -19,6 +19,7 @@ EXECUTIONS = ("auto", "reference", "folded", "compiled")
 # size of clip (benchmarks/step.md). How a layer lies follows from the clip's size, in network/folded.py.
 AUTO: Dict[str, str] = {"cpu": "folded"}
 AUTO_LEAST_VALUES = 400000      # of a layer's input, where threads share it: with fewer they wait for busy cores
+GRAPH_DEVICES = ("cuda",)       # where PyTorch can record what `compiled` runs, for --cuda-graphs
 _HALF_TYPES = (torch.float16, torch.bfloat16)
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -163,15 +164,23 @@ def check_execution(name: str) -> None:
                          % (name, torch.__version__))
 
 
-def set_execution(net: nn.Module, name: str, half: bool = False) -> str:
+def check_cuda_graphs(kind: str) -> None:
+    """ValueError for a kind of device whose kernels cannot be recorded as CUDA graphs."""
+    if kind not in GRAPH_DEVICES:
+        raise ValueError("--cuda-graphs: records the kernels of a CUDA device, and this one is %s; drop it, or add "
+                         "--device cuda" % kind)
+
+
+def set_execution(net: nn.Module, name: str, half: bool = False, cuda_graphs: bool = False) -> str:
     """Sets how the network computes, in place: the same function, weights and names. Returns what will run.
 
     Call it when the network is on its device; it may be called again. `half` says that it will compute in a half type,
-    which the folded path leaves to reference, as it does a trace. Errors: those of check_execution; where auto's choice
-    cannot run it is reference.
+    which the folded path leaves to reference, as it does a trace. `cuda_graphs`: `compiled` records its kernels.
+    Errors: those of check_execution and check_cuda_graphs; where auto's choice cannot run it is reference.
     """
     check_execution(name)
-    chosen = AUTO.get(next(net.parameters()).device.type, "reference") if name == "auto" else name
+    kind = next(net.parameters()).device.type
+    chosen = AUTO.get(kind, "reference") if name == "auto" else name
     if not can_execute(chosen) or half and chosen == "folded":
         chosen = "reference"
     workspace = Workspace(AUTO_LEAST_VALUES if name == "auto" else 0) if chosen == "folded" else None
@@ -179,7 +188,31 @@ def set_execution(net: nn.Module, name: str, half: bool = False) -> str:
     for module in net.modules():
         if hasattr(module, "folded"):
             module.folded = workspace
+    whole: Any = net
+    if hasattr(net, "_compiled_call_impl"):
+        whole._compiled_call_impl = None
     if chosen == "compiled":
-        whole: Any = net
-        whole.to(memory_format=torch.channels_last_3d).compile()
+        whole.to(memory_format=torch.channels_last_3d)
+        if cuda_graphs:
+            check_cuda_graphs(kind)
+            _compile_with_graphs(whole)
+        else:
+            whole.compile()
     return chosen
+
+
+def _compile_with_graphs(net: Any) -> None:
+    """Forward and backward pass become one CUDA graph each; what a graph gives lies where its last run wrote to.
+
+    So each pass says first that results of earlier ones are done with, unless gradients of the same step wait to be
+    added to: the step takes them away before its first micro-batch.
+    """
+    net.compile(mode="reduce-overhead")
+    compiled, parameter = net._compiled_call_impl, next(net.parameters())
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if parameter.grad is None or not torch.is_grad_enabled():
+            torch.compiler.cudagraph_mark_step_begin()
+        return compiled(*args, **kwargs)
+
+    net._compiled_call_impl = call

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from data.clip_dataset import ClipBatch
 from data.device_transforms import DeviceTransform
 from network import build_network
-from network.execution import EXECUTIONS, set_execution
+from network.execution import EXECUTIONS, GRAPH_DEVICES, set_execution
 from network.flops import count_flops
 from tools.limits import allow_tf32, copy_rate, peak_bytes, product_rate, reset_peak
 from tools.timing import interleave, markdown, paired_ratio, processor_seconds, write_json
@@ -31,18 +31,20 @@ class Variant(NamedTuple):
     """A row of the table: how the network is executed (network/execution.py), and the level of mixed precision.
 
     `channels_last` asks for that layout alone. `tf32`: whether fp32 products and convolutions may use it; None is
-    PyTorch's own choice, which is convolutions alone.
+    PyTorch's own choice, which is convolutions alone. `graphs` records the kernels as CUDA graphs.
     """
 
     execution: str
     level: str = "O0"
     channels_last: bool = False
     tf32: Optional[bool] = None
+    graphs: bool = False
 
 
 def _variants() -> Dict[str, Variant]:
     """`reference` is PyTorch's own layers and its SGD as a loop over tensors. `O2` is `auto` at that level."""
     executed = {name: Variant(name) for name in EXECUTIONS if name != "auto"}
+    executed["compiled-graphs"] = Variant("compiled", graphs=True)
     executed["channels-last"] = Variant("reference", channels_last=True)
     table = {REFERENCE: executed[REFERENCE], "auto": Variant("auto"), **executed}
     table.update(strict=Variant("reference", tf32=False), tf32=Variant("reference", tf32=True))
@@ -90,7 +92,7 @@ def _network(setup: Setup, variant: Variant, loss_scale: Optional[float] = None)
     network = build_network(setup.network, CLASSES).to(setup.device)
     if variant.channels_last:
         network.to(memory_format=torch.channels_last_3d)    # type: ignore[call-overload]
-    set_execution(network, variant.execution, precision.half)
+    set_execution(network, variant.execution, precision.half, variant.graphs)
     return network, precision
 
 
@@ -237,7 +239,10 @@ def read_setup(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         torch.set_num_threads(options.threads)
     setup = Setup(options.network, options.batch_size, options.clip_length, options.crop_size,
                   devices.choose_device(options.device))
-    return setup, {name: row for name, row in VARIANTS.items() if name in names + [REFERENCE, "auto"]}
+    variants = {name: row for name, row in VARIANTS.items() if name in names + [REFERENCE, "auto"]}
+    if any(row.graphs for row in variants.values()) and setup.device.type not in GRAPH_DEVICES:
+        parser.error("--variants %s: CUDA graphs want --device cuda, and this is %s" % (options.variants, setup.device))
+    return setup, variants
 
 
 def head_line(what: str, setup: Setup) -> str:

@@ -1,8 +1,7 @@
 """One frozen, documented configuration of a training run, and the layers it is made of.
 
-Every field is an option of the command line (train/options.py makes the parser from it): its default, its help with
-the unit, and
-what it accepts. A value is, in this order, what was typed, the data set's own default, the recipe's, or the field's.
+Every field is an option of the command line, with default, help and unit; train/options.py makes the parser from it. A
+value is, in this order, what was typed, the data set's own default, the recipe's, or the field's.
 """
 
 import dataclasses
@@ -29,8 +28,6 @@ RECIPES: Dict[str, Dict[str, Any]] = {
     "finetune_1p": dict(_FROM_PRETRAINED, batch_size=4, lr_base=0.001, end_epoch=90, fine_tune=True,
                         warmup_steps="5%", lr_steps=("60%", "85%")),
 }
-
-
 PROCESSES = {"full_8p": 8, "performance_8p": 8}  # of a recipe, where it is not one
 
 
@@ -120,6 +117,8 @@ class TrainConfig:
     execution: str = _option("auto", "how the network computes: reference is PyTorch's own layers; folded, the same "
                              "function faster, is what auto takes on a CPU in full precision; compiled is "
                              "torch.compile's", EXECUTIONS)
+    cuda_graphs: bool = _option(False, "with --execution compiled, on cuda: record the forward and the backward pass "
+                                "once, then start each as a whole; for small batches, which wait for their launches")
     activation_checkpointing: bool = _option(False, "keep only each block's input and compute the rest again in the "
                                              "backward pass: less memory, more time, the same result")
     deterministic: bool = _option(False, "only algorithms that repeat to the bit, where the device has them")
@@ -165,9 +164,9 @@ class TrainConfig:
         check_dist_timeout(self.dist_timeout)
         if self.random_seed >= 2**32:
             raise OptionError("--random-seed %s: takes 0 to 4294967295" % self.random_seed)
-        if not re.match(r"^[\w.+-]*$", self.task_name) or self.task_name.startswith("."):
-            raise OptionError(
-                "--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path" % self.task_name)
+        if not re.match(r"^(?!\.)[\w.+-]*$", self.task_name):
+            raise OptionError("--task-name %s: takes letters, digits, '.', '_', '+' and '-', not a path"
+                              % self.task_name)
         if not 0 < self.lr_factor <= 1:
             raise OptionError("--lr-factor %s: must be above 0 and at most 1" % self.lr_factor)
         _check_precision(self)
@@ -218,6 +217,8 @@ def _check_step(config: TrainConfig) -> None:
     if config.activation_checkpointing and config.execution == "compiled":
         raise OptionError("--activation-checkpointing: --execution compiled decides itself what it keeps; take "
                           "reference or folded, or drop one of them")
+    if config.cuda_graphs and config.execution != "compiled":
+        raise OptionError("--cuda-graphs: records what torch.compile made; add --execution compiled, or drop it")
     if not 0 <= config.clip_grad_norm < float("inf"):
         raise OptionError("--clip-grad-norm %s: takes 0 (no limit) or a number above it" % config.clip_grad_norm)
     if not 0 <= config.ema_decay < 1:
@@ -267,9 +268,8 @@ def resolve_config(typed: Mapping[str, Any], dataset_name: str,
         chosen.setdefault("amp", typed["opt_level"] != "O0")
     if not chosen.get("amp", True) or typed.get("opt_level") == "O0":
         chosen.setdefault("loss_scale", None)
-    if not chosen.get("amp", True):
-        if chosen.get("opt_level", "O0") != "O0":
-            raise OptionError("--opt-level %s contradicts --amp off: drop one of them" % chosen["opt_level"])
+    if not chosen.get("amp", True) and chosen.get("opt_level", "O0") != "O0":
+        raise OptionError("--opt-level %s contradicts --amp off: drop one of them" % chosen["opt_level"])
     layers = [("typed", chosen), ("data set " + dataset_name, dict(dataset_defaults)),
               ("recipe %s" % recipe, RECIPES[recipe] if recipe else {})]
     values: Dict[str, Any] = {}

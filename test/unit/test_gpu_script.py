@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 
 from tools import benchmark, benchmark_step
@@ -14,6 +15,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import gpu_report
 
 STUB = """#!/bin/sh
+case "$*" in *is_available*) exit 0 ;; esac
 case "$1" in -c | - | benchmarks/gpu_report.py) exec %s "$@" ;; esac
 echo "$@" >>%s
 """
@@ -24,7 +26,7 @@ def rehearse(tmp_path, **settings):
     stub, log = tmp_path / "python", tmp_path / "commands"
     stub.write_text(STUB % (sys.executable, log))
     stub.chmod(0o755)
-    environment = dict(os.environ, PYTHON=str(stub), GLORE_VENV=str(tmp_path / "none"), DEVICE="cpu", **settings)
+    environment = dict(os.environ, PYTHON=str(stub), GLORE_VENV=str(tmp_path / "none"), DEVICE="cuda", **settings)
     done = subprocess.run(["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(tmp_path / "out")], env=environment,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
     lines = log.read_text().splitlines() if log.exists() else []
@@ -36,6 +38,7 @@ def test_every_command_is_one_that_the_tools_take(tmp_path, monkeypatch):
     assert code == 0 and "# GPU results" in said and "FAILED" not in said
     measured = [command[2:] for command in commands if command[:2] == ["-m", "tools.benchmark"]]
     asked = []
+    monkeypatch.setattr(benchmark_step.devices, "choose_device", lambda wanted: torch.device(wanted))
 
     def note(parser, options):
         setup, variants = benchmark_step.read_setup(parser, options)
@@ -45,7 +48,7 @@ def test_every_command_is_one_that_the_tools_take(tmp_path, monkeypatch):
     for what in ("step", "infer", "end-to-end"):
         monkeypatch.setitem(benchmark.WORK, what, benchmark.WORK[what][:2] + (note,))
     assert [benchmark.main(argv) for argv in measured] == [0] * len(measured)
-    assert {"strict", "tf32", "channels-last-O2", "compiled-O2", "O2"} <= asked[0][2]
+    assert {"strict", "tf32", "channels-last-O2", "compiled-O2", "compiled-graphs-O2", "O2"} <= asked[0][2]
     assert [what for what, _, _ in asked] == ["step"] * 3 + ["infer"] + ["end-to-end"] * 2
     trained = [command for command in commands if "train_model.py" in command]
     assert len(trained) == 5 and sum("--distributed" in command for command in trained) == 1

@@ -1,15 +1,18 @@
 """The main job with micro-batches and what else a step can do, on a network of a few layers."""
 
 import json
+import math
 
 import pytest
 import torch
 from conftest import SMALL_CLIPS
+from torch import nn
 
 import train_model
-from network import NETWORKS, NetworkSpec
+from network import NETWORKS, NetworkSpec, execution
 from network.execution import can_execute
 from network.resnet3d import GloReResNet3d, StageSpec
+from tools import benchmark
 
 STAGES = (StageSpec("conv2", 1, 4, 8, (1, 1, 1), (1,)), StageSpec("conv3", 1, 8, 16, (2, 2, 2), (), (1,)),
           StageSpec("conv4", 1, 8, 16, (1, 2, 2), (1,)), StageSpec("conv5", 1, 8, 16, (1, 2, 2), ()))
@@ -92,8 +95,88 @@ def test_the_averaged_weights_are_scored_saved_and_evaluated(tiny_videos, tmp_pa
     assert "the average starts here" in (tmp_path / "plain" / "t" / "train.log").read_text()
 
 
+class Recordings:
+    """Stands in for CUDA graphs: what a network gave, and the gradients it got, are no numbers once a pass begins anew.
+
+    As with PyTorch's own, that is what `cudagraph_mark_step_begin` says. `planted`: what goes wrong, for a test's test.
+    """
+
+    def __init__(self, monkeypatch, planted=""):
+        self.given, self.begun, self.passes, self.modes, self.planted = [], 0, 0, [], planted
+        monkeypatch.setattr(execution, "GRAPH_DEVICES", ("cuda", "cpu"))
+        monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", self.begin)
+        monkeypatch.setattr(nn.Module, "compile", self.compile_of())
+
+    def compile_of(self):
+        def compile(module, mode=None):
+            self.modes.append(mode)
+
+            def call(*args):
+                if self.planted == "anew at each pass":
+                    self.begin()
+                self.passes += 1
+                out = module._call_impl(*args)
+                self.given += [out.detach(), *module.parameters()]
+                return out
+            module._compiled_call_impl = call
+        return compile
+
+    def begin(self):
+        self.begun += 1
+        for tensor in self.given:
+            lost = tensor.grad if isinstance(tensor, nn.Parameter) else tensor
+            if lost is not None:
+                lost.fill_(math.nan)
+        self.given.clear()
+
+
+needs_compiled = pytest.mark.skipif(not can_execute("compiled"), reason="this PyTorch compiles no modules")
+EVERYTHING = ["--execution", "compiled", "--ema-decay", "0.8", "--clip-grad-norm", "0.5"]
+
+
+@needs_compiled
+def test_nothing_is_read_after_a_cuda_graph_has_written_over_it(tiny_videos, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        plain = Recordings(patch)
+        expected = run(tiny_videos, tmp_path / "plain", *EVERYTHING)
+    assert set(plain.modes) == {None} and not plain.begun
+    graphs = Recordings(monkeypatch)
+    found = run(tiny_videos, tmp_path / "graphs", *EVERYTHING, "--cuda-graphs")
+    assert set(graphs.modes) == {"reduce-overhead"}
+    assert "execution compiled as CUDA graphs" in (found / "train.log").read_text()
+    assert_equal(torch.load(str(found / "model.pth")), torch.load(str(expected / "model.pth")))
+    assert_equal(checkpoint(found, 2)["state_dict"], checkpoint(expected, 2)["state_dict"])
+    assert [row["val_loss"] for row in rows(found, "epoch")] == [row["val_loss"] for row in rows(expected, "epoch")]
+    assert graphs.begun == graphs.passes - 6  # each pass but the second micro-batch of 6 steps
+
+
+@needs_compiled
+def test_the_stand_in_finds_gradients_that_were_written_over(tiny_videos, tmp_path, monkeypatch):
+    Recordings(monkeypatch, "anew at each pass")
+    run(tiny_videos, tmp_path, *EVERYTHING, "--cuda-graphs", "--max-bad-steps", "2", code=2)
+
+
+@needs_compiled
+def test_cuda_graphs_are_refused_off_cuda_before_anything_is_read(tmp_path, capsys):
+    run(tmp_path / "none", tmp_path, *EVERYTHING, "--cuda-graphs", code=2)
+    assert "--cuda-graphs: records the kernels of a CUDA device, and this one is cpu" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        benchmark.main("step --device cpu --variants compiled-graphs".split())
+    assert "CUDA graphs want --device cuda" in capsys.readouterr().err
+
+
+@needs_compiled
+def test_another_execution_after_compiled_is_that_execution(monkeypatch):
+    Recordings(monkeypatch)
+    net = GloReResNet3d(NETWORKS["TINY"], 5)
+    for name, compiles in (("compiled", True), ("reference", False)):
+        execution.set_execution(net, name)
+        assert (net._compiled_call_impl is not None) == compiles
+
+
 def test_what_does_not_go_together_is_refused(tiny_videos, tmp_path, capsys):
     for options, words in ((["--activation-checkpointing", "--execution", "compiled"], "--execution compiled decides"),
+                           (["--cuda-graphs"], "--cuda-graphs: records what torch.compile made"),
                            (["--accumulate", "7"], "--accumulate"), (["--ema-decay", "1"], "--ema-decay 1.0"),
                            (["--clip-grad-norm", "-1"], "--clip-grad-norm -1.0")):
         run(tiny_videos, tmp_path, *options, code=2)

@@ -68,9 +68,11 @@ def test_benchmark_refuses(argv):
 
 def test_variants_say_execution_and_level():
     table = benchmark_step.VARIANTS
-    assert table["O2"] == ("auto", "O2", False, None) and table["compiled-O2"] == ("compiled", "O2", False, None)
-    assert table["channels-last-O1"] == ("reference", "O1", True, None)
-    assert table["strict"] == ("reference", "O0", False, False) and table["tf32"].tf32 is True
+    assert table["O2"] == ("auto", "O2", False, None, False)
+    assert table["compiled-O2"] == ("compiled", "O2", False, None, False)
+    assert table["compiled-graphs-O2"] == ("compiled", "O2", False, None, True)
+    assert table["channels-last-O1"] == ("reference", "O1", True, None, False)
+    assert table["strict"] == ("reference", "O0", False, False, False) and table["tf32"].tf32 is True
 
 
 def test_a_channels_last_step_is_a_step():

@@ -10,7 +10,7 @@ from train.options import build_parser, parse_options
 # Scripts rely on these names. Extend the list with a new option; never take one away.
 FROZEN = """
 --accumulate --activation-checkpointing --allow-change --amp --amp-dtype --amp-engine --backend
---bad-video-budget --batch-size --clip-grad-norm --clip-length --crop-size --cutmix --data-root --dataset
+--bad-video-budget --batch-size --clip-grad-norm --clip-length --crop-size --cuda-graphs --cutmix --data-root --dataset
 --describe --deterministic --device --dist-timeout --dist-url --distributed --dry-run --ema-decay --end-epoch
 --epoch-div-factor --eval-batch-size --eval-only --execution --fine-tune --keep --label-smoothing --local-rank
 --log-file --log-samples --loss-scale --lr-base --lr-factor --lr-steps --max-bad-steps --max-steps --mixup

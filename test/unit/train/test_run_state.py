@@ -98,8 +98,8 @@ FREE = {
     "when a run ends, not what its steps do; shares of its length are compared in schedule": (
         "end_epoch", "max_steps", "bad_video_budget", "strict", "max_bad_steps"),
     "the arithmetic, as docs/PARITY.md says: weights are kept in fp32": (
-        "amp", "opt_level", "loss_scale", "amp_dtype", "amp_engine", "execution", "activation_checkpointing",
-        "deterministic"),
+        "amp", "opt_level", "loss_scale", "amp_dtype", "amp_engine", "execution", "cuda_graphs",
+        "activation_checkpointing", "deterministic"),
     "the machine: a resumed run may meet another": (
         "device", "workers", "distributed", "backend", "dist_url", "dist_timeout", "world_size", "local_rank",
         "eval_batch_size"),
