@@ -13,8 +13,11 @@ from typing import Any, Iterator, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
+from network.workspace import Workspace
+
 _CHUNK_BYTES = 2 ** 22      # of the buffer, per thread: with its product it fits the cache; long enough for BLAS
 _FEW_POSITIONS = 512        # in a clip: fewer columns make slow products
+_BUFFERS = Workspace()
 
 
 def clips_together(x: Tensor) -> int:
@@ -68,18 +71,21 @@ class Taps(NamedTuple):
     ahead: Tuple[int, ...]
 
 
+def _chunk_values(clip: Tensor) -> int:
+    """How many values a chunk has at most."""
+    return _CHUNK_BYTES * torch.get_num_threads() // clip.element_size()
+
+
 def _chunks(clip: Tensor) -> Iterator[Tuple[int, int]]:
     """Ranges of the columns of (C, L), a buffer's worth each."""
-    total = clip.shape[1]
-    count = max(1, -(-clip.numel() * clip.element_size() // (_CHUNK_BYTES * torch.get_num_threads())))
-    width = -(-total // count)
+    total, most = clip.shape[1], max(1, _chunk_values(clip) // clip.shape[0])
+    width = -(-total // -(-total // most))
     return ((begin, min(begin + width, total)) for begin in range(0, total, width))
 
 
 def _buffer(clip: Tensor) -> Tensor:
-    """Room for any chunk of (C, L)."""
-    begin, end = next(_chunks(clip))
-    return clip.new_empty(clip.shape[0] * (end - begin))
+    """Room for any chunk of (C, L). It stays: new memory would cost as much as what is written there."""
+    return _BUFFERS.empty((max(_chunk_values(clip), clip.shape[0]),), clip)
 
 
 def _room(buffer: Tensor, like: Tensor) -> Tensor:

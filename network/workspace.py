@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 _LEAST_BYTES = 2 ** 20  # below, the C library keeps what is freed
+# Once a block of this size was freed glibc keeps those up to it, and twice as much of its heap: mallopt(3), on
+# M_MMAP_THRESHOLD. So what others allocate stays too, such as the results of the library's convolutions.
+_KEPT_BY_GLIBC = 2 ** 25 - 2 ** 16
+_SPARE = 1.25           # so that a step's buffers of one size need not make room for those of another
 
 
 def can_keep() -> bool:
@@ -20,7 +24,7 @@ def can_keep() -> bool:
 class Workspace:
     """Gives out tensors whose storage it also holds, and gives a storage out again once no tensor uses it any more.
 
-    It never holds more bytes than were in use at one time. A copy of a workspace, also a pickled one, is a new one.
+    It never holds a quarter more bytes than were in use at one time. A copy of a workspace, also a pickled one, is a new one.
     `least_values` is for those who compute in it: layers of fewer values they leave to others where threads share them.
     """
 
@@ -29,6 +33,7 @@ class Workspace:
         self._held: Dict[int, List[Any]] = {}       # bytes -> storages, given out or idle
         self._peak = 0
         self._lock = threading.Lock()
+        torch.empty(_KEPT_BY_GLIBC, dtype=torch.uint8)
 
     def __reduce__(self) -> Any:
         return Workspace, (self.least_values,)
@@ -52,12 +57,12 @@ class Workspace:
         return sum(size * len(storages) for size, storages in self._held.items())
 
     def _allocate(self, size: int) -> Any:
-        """A new storage; idle ones of other sizes go where more would be held than was ever in use."""
+        """A new storage; idle ones of other sizes go where too much would be held."""
         used = sum(size * sum(not _is_idle(storage) for storage in storages) for size, storages in self._held.items())
         self._peak = max(self._peak, used + size)
         for other in sorted(self._held):
             idle = [storage for storage in self._held[other] if _is_idle(storage)]
-            while idle and self.held_bytes() + size > self._peak:
+            while idle and self.held_bytes() + size > _SPARE * self._peak:
                 gone = idle.pop()
                 self._held[other] = [storage for storage in self._held[other] if storage is not gone]
         storage = torch.UntypedStorage(size)
