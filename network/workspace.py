@@ -24,7 +24,7 @@ def can_keep() -> bool:
 class Workspace:
     """Gives out tensors whose storage it also holds, and gives a storage out again once no tensor uses it any more.
 
-    It never holds a quarter more bytes than were in use at one time. A copy of a workspace, also a pickled one, is a new one.
+    It holds at most a quarter more bytes than were ever in use at one time. A copy, also a pickled one, is a new one.
     `least_values` is for those who compute in it: layers of fewer values they leave to others where threads share them.
     """
 
