@@ -82,6 +82,16 @@ train_model.build_sgd = unfused
 """
 
 
+# The network of the table with narrow stages of a block each, as long as half types are imitated.
+NARROW = """
+from network import NETWORKS
+spec = NETWORKS["RESNET50_3D_GCN_X5"]
+stages = [stage._replace(blocks=1, mid=16, out=32 << number, temporal=(1,), glore_after=(1,) * (number in (1, 2)))
+          for number, stage in enumerate(spec.stages)]
+NETWORKS[spec.name] = spec._replace(stages=tuple(stages))
+"""
+
+
 def with_npu(**more):
     """The environment that CANN's set_env.sh and an installed torch_npu make."""
     return dict(os.environ, OMP_NUM_THREADS="1", ASCEND_TOOLKIT_HOME=str(STAND_IN), PYTHONPATH=str(STAND_IN), **more)
@@ -231,10 +241,10 @@ def test_half_precision_trace_and_memory(tiny_videos, out):
     rows = {"O0": [], "O1": ["--opt-level", "O1"], "O2": ["--opt-level", "O2", "--loss-scale", "128"],
             "O2 dynamic": ["--opt-level", "O2", "--loss-scale", "dynamic", "--amp-dtype", "bf16"]}
     runs = [common + [out / name] + options for name, options in rows.items()]
-    less_memory = "torch.ops.npu_sim.set_memory(torch.npu.memory_allocated() + (150 << 20))"
+    less_memory = "torch.ops.npu_sim.set_memory(torch.npu.memory_allocated() + (1 << 20))"
     traced = common + [out / "traced", "--profile", "--batch-size", "2", "--epoch-div-factor", "1"]
-    outcomes, said = jobs(*(runs + [traced, less_memory, common + [out / "full"]]))
-    assert outcomes == [0, 0, 0, 0, 0, None, 2], said
+    outcomes, said = jobs(*([NARROW] + runs + [traced, less_memory, common + [out / "full"]]))
+    assert outcomes == [None, 0, 0, 0, 0, 0, None, 2], said
     assert "aten::convolution" in said and (out / "traced" / "t" / "trace.json").stat().st_size > 1000
     assert "the device's memory is full: lower --batch-size" in said and "NPU out of memory" in said
     expected = numbers(out / "O0")[0][0]["loss"]

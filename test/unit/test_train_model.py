@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import SMALL_CLIPS, write_video
 from features import assert_close
+from small_network import small_network
 
 import train_model
 from network import build_network
@@ -145,9 +146,16 @@ def plant_an_overflow(monkeypatch, at):
     monkeypatch.setattr("train.amp.all_finite", all_finite)
 
 
+@pytest.fixture
+def narrow():
+    """The options of a small network, as half types may be imitated here."""
+    with small_network() as name:
+        yield ["--network", name]
+
+
 @needs_half
-def test_a_dynamic_scale_and_the_master_weights_survive_resume(tiny_videos, tmp_path, monkeypatch):
-    options = [*BF16, "--no-precise-bn", "--max-steps"]
+def test_a_dynamic_scale_and_the_master_weights_survive_resume(tiny_videos, tmp_path, monkeypatch, narrow):
+    options = [*BF16, *narrow, "--no-precise-bn", "--max-steps"]
     plant_an_overflow(monkeypatch, 1)
     whole = run(tiny_videos, tmp_path / "whole", *options, "3")
     plant_an_overflow(monkeypatch, 1)
@@ -167,10 +175,10 @@ def test_a_dynamic_scale_and_the_master_weights_survive_resume(tiny_videos, tmp_
 
 
 @needs_half
-def test_levels_change_between_runs(tiny_videos, tmp_path):
+def test_levels_change_between_runs(tiny_videos, tmp_path, narrow):
     for steps, options, scale in ((1, TINY + ["--opt-level", "O0"], 1.0), (2, BF16, 2.0**16),
                                   (3, TINY + ["--no-amp"], 1.0)):
-        folder = run(tiny_videos, tmp_path, "--no-precise-bn", "--max-steps", str(steps), *options,
+        folder = run(tiny_videos, tmp_path, "--no-precise-bn", "--max-steps", str(steps), *options, *narrow,
                      *(["--resume"] if steps > 1 else []))
         result = json.loads((folder / "result.json").read_text())
         assert (result["amp_type"], result["steps"]) == ("O2" if steps == 2 else "O0", steps)
