@@ -4,11 +4,9 @@
 """
 import os
 
-# Read when torch is loaded: waiting threads soon sleep. Where other processes share a CPU's cores, threads that go on
-# spinning slow a step tenfold.
-os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-# torch_npu without CANN would break `import torch`; train/device.py loads it itself, and says what is missing.
-os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+from train import environment
+
+os.environ.update(environment.missing())    # before torch is loaded
 
 import dataclasses
 import sys

@@ -10,7 +10,6 @@ if has mypy; then "$python" -m mypy; else echo "mypy is not installed: types not
 shellcheck=$(dirname "$python")/shellcheck
 command -v "$shellcheck" >/dev/null || shellcheck=$(command -v shellcheck || true)
 if [ -n "$shellcheck" ]; then "$shellcheck" -x "${scripts[@]}"; else echo "shellcheck is not installed: scripts not checked" >&2; fi
-export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-30000} TORCH_DEVICE_BACKEND_AUTOLOAD=${TORCH_DEVICE_BACKEND_AUTOLOAD:-0}
 parallel=()
 if has xdist; then # a file's tests stay together; each process computes on one core
   parallel=(-n "$("$python" -c 'import os; print(min(4, os.cpu_count() or 1))')" --dist loadfile)

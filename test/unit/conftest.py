@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from train import environment  # noqa: E402
+
+os.environ.update(environment.missing())  # before any test loads torch
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # as data/clip_readers.py; read once, at the first film
 
 CLASSES = ("down", "left", "up")
