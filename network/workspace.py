@@ -10,9 +10,6 @@ import torch
 from torch import Tensor
 
 _LEAST_BYTES = 2 ** 20  # below, the C library keeps what is freed
-# Once a block of this size was freed glibc keeps those up to it, and twice as much of its heap: mallopt(3), on
-# M_MMAP_THRESHOLD. So what others allocate stays too, such as the results of the library's convolutions.
-_KEPT_BY_GLIBC = 2 ** 25 - 2 ** 16
 _SPARE = 1.25           # so that a step's buffers of one size need not make room for those of another
 
 
@@ -33,7 +30,6 @@ class Workspace:
         self._held: Dict[int, List[Any]] = {}       # bytes -> storages, given out or idle
         self._peak = 0
         self._lock = threading.Lock()
-        torch.empty(_KEPT_BY_GLIBC, dtype=torch.uint8)
 
     def __reduce__(self) -> Any:
         return Workspace, (self.least_values,)
