@@ -1,22 +1,10 @@
-"""What is set before torch is loaded: by the kind of CPU, and never over what the user has set."""
+"""What is set before torch is loaded, and never over what the user has set."""
 import os
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
-
-from train import environment
-
-ZEN3 = "vendor_id : AuthenticAMD\nflags : fpu avx avx2 fma\n"
-
-
-@pytest.mark.parametrize("processor, expected", [
-    (ZEN3, "AVX2"), (ZEN3.replace("avx2", "avx2 avx512f"), None), (ZEN3.replace("AuthenticAMD", "GenuineIntel"), None),
-    ("", None)])
-def test_mkl_s_branch_is_named_where_that_was_measured_to_pay(processor, expected):
-    found = environment.settings(processor)
-    assert found.get("MKL_CBWR") == expected and found["GOMP_SPINCOUNT"] == "30000"
 
 
 @pytest.mark.parametrize("module", ["train_model", "tools"])
